@@ -253,8 +253,8 @@ scale_bot() {
     most=$(strategies)
     [ "$most" -gt 0 ] || die "scale $count: one account has one owner, so there is one pod or none; \
 several are for settings with strategies (configs/strategies.yaml)"
-    [ "$count" -le "$most" ] || die "scale $count: the settings have $most strategies, and a \
-replica without one would never be ready"
+    [ "$count" -le "$most" ] || die "scale $count: the settings have $most strategies to \
+claim, all that share a learner as one, and a replica without one would never be ready"
   fi
   if [ "$count" = 0 ]; then
     stop
@@ -264,13 +264,24 @@ replica without one would never be ready"
   fi
 }
 
-# How many strategies the bot's settings have: the keys just below `strategies:`.
+# How many replicas the strategies of the bot's settings are for: the keys just below `strategies:`, and
+# of those that share a learner all at once.
 strategies() {
   k get "configmap/$objects-config" --ignore-not-found -o 'jsonpath={.data.config\.yaml}' | awk '
+    { sub(/(^| )#.*/, "") }
+    /^learner:/ { learner = $2 }
     /^strategies:/ { inside = 1; next }
-    /^[^ #]/ { inside = 0 }
-    inside && match($0, /^ +[^ #]/) { if (!width) width = RLENGTH; count += RLENGTH == width }
-    END { print count + 0 }'
+    /^[^ ]/ { inside = 0 }
+    inside && match($0, /^ +[^ ]/) {
+      if (!width) width = RLENGTH
+      if (RLENGTH == width) count++
+      if (match($0, /learner: *[a-z]+/)) learners[count] = substr($0, RSTART, RLENGTH)
+    }
+    END {
+      for (each = 1; each <= count; each++)
+        if ((each in learners ? learners[each] : learner) ~ /shared$/) together = 1; else alone++
+      print alone + together
+    }'
 }
 
 # Bounds the group env-runners of the cluster that OBJECT describes at PATH.

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import ray
 
+from trading.app.cluster_learner import learner_options
 from trading.app.driver import LIVE_SHARE, SMALL_SHARE, actor_place
-from trading.app.fleet import learner_options
 from trading.config import Settings, load_settings
 
 FIRST, SECOND, HEAD = (letter * 56 for letter in "abc")

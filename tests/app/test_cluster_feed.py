@@ -116,10 +116,13 @@ def test_the_vendors_key_opens_nothing_and_the_readers_key_does_not_tell_it() ->
 
 def test_it_ends_with_the_last_reader_and_when_none_is_heard_of() -> None:
     settings, ended = settings_of(), threading.Event()
-    feed = FeedActor(without_secrets(settings), lambda: "127.0.0.1", ended.set, forgotten_s=1.0)
+    feed = actor_of(settings)
     for reader in ("a", "b"):
         feed.hold(reader, settings.credentials, 0)
     assert (feed.let_go("a"), feed.let_go("b")) == (False, True)
+    feed.close()
+    feed = FeedActor(without_secrets(settings), lambda: "127.0.0.1", ended.set, forgotten_s=1.0)
+    feed.hold("a", settings.credentials, 0)
     assert ended.wait(WAIT_S)
     feed.close()
 

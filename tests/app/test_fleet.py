@@ -3,7 +3,7 @@
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
 from trading.app.fleet import Fleet
 from trading.app.fleet_display import FleetDisplay
+from trading.app.shared_address import SharedLearnerAddress
 from trading.app.strategy_process import StrategyStart
 from trading.app.waiting import StopRequested
 from trading.config import Settings, absolute_paths, load_settings
@@ -48,7 +49,11 @@ class Trades:
     def __init__(self) -> None:
         self.failing: set[str] = set()
         self.ending: set[str] = set()
-        self.started: list[str] = []
+        self.starts: list[StrategyStart] = []
+
+    @property
+    def started(self) -> list[str]:
+        return [each.settings.strategy or "" for each in self.starts]
 
     def run(
         self,
@@ -58,7 +63,7 @@ class Trades:
         traded: Callable[[], None],
     ) -> Summary:
         name = start.settings.strategy or ""
-        self.started.append(name)
+        self.starts.append(start)
         if name in self.failing:
             raise ApplicationFailed(f"{name} has no disk")
         traded()
@@ -183,6 +188,62 @@ def test_replicas_claim_one_strategy_each_and_the_last_stands_by(
         each.close()
     for claim in claims:
         claim.join(WAIT_S)
+
+
+class Learner:
+    """In place of the hold on a shared learner: whom it is of, and whether it is held."""
+
+    def __init__(self, common: Settings, strategies: Mapping[str, Settings]) -> None:
+        self.address = SharedLearnerAddress("together")
+        self.held = True
+
+    def check(self) -> None:
+        """Nothing is wrong."""
+
+    def close(self) -> None:
+        self.held = False
+
+
+def test_strategies_that_share_a_learner_are_claimed_together(
+    tmp_path: Path, trades: Trades, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"paths: {{state_dir: {tmp_path}}}\nlearner: shared\n"
+        "strategies: {plain: , small: {learner: own}, still: }"
+    )
+    of = {name: load_settings(path, [f"strategy={name}"], {}) for name in NAMES}
+    monkeypatch.setattr(module, "ClusterLearner", Learner)
+    replicas = [
+        Fleet(Settings(), of, None, shown(), threading.Event(), "here", claim=True)
+        for _ in range(3)
+    ]
+    for each in replicas[:2]:
+        each._claim_one()
+    both, own = replicas[:2]
+    until(lambda: sorted(trades.started) == sorted(NAMES))
+    assert (set(both._supervisors), set(own._supervisors)) == ({"plain", "still"}, {"small"})
+    assert own._learner is None and isinstance(both._learner, Learner) and both._learner.held
+    shared = {each.settings.strategy: each.shared is not None for each in trades.starts}
+    assert shared == {"plain": True, "small": False, "still": True}
+    waits = threading.Thread(target=replicas[2]._claim_one, daemon=True)
+    waits.start()
+    until(lambda: replicas[2]._waiting == "no strategy is free: 3 of 3 taken")
+    both.close()
+    assert not both._learner.held
+    until(lambda: set(replicas[2]._supervisors) == {"plain", "still"})
+    for each in replicas:
+        each.close()
+    waits.join(WAIT_S)
+
+
+def test_who_cannot_claim_says_so(strategies: dict[str, Settings]) -> None:
+    replica = Fleet(Settings(), strategies, None, shown(), threading.Event(), "here", claim=True)
+    replica._claimer = threading.Thread(target=lambda: None)
+    replica._claimer.start()
+    replica._claimer.join(WAIT_S)
+    with pytest.raises(ApplicationFailed, match="no strategy can be claimed"):
+        replica._check_parts()
 
 
 def test_the_terminal_has_a_row_for_each_strategy_and_says_why_one_does_not_trade() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from trading.app import handles
 from trading.app.cluster_feed import RayFeedActor
+from trading.app.shared_learner import SharedLearner
 from trading.config.settings import CredentialSettings
 from trading.learning.champion.store import AccountChampion, Champion
 from trading.live.actor import LiveMarket, Progress
@@ -35,6 +36,7 @@ TYPES = {
         (handles.LiveMarketHandle, LiveMarket),
         (handles.MarketServerHandle, MarketServerHost),
         (handles.FeedHandle, RayFeedActor),
+        (handles.LearnerHandle, SharedLearner),
     ],
 )
 def test_a_handle_has_the_methods_of_its_actor_with_their_types(handle: type, kind: type) -> None:

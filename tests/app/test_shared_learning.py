@@ -37,6 +37,7 @@ class Learner:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(SharedLearner, "_run", lambda _: None)
+        monkeypatch.setattr(SharedLearner, "_end", lambda _: None)
         monkeypatch.setattr(shared_learner, "configure_logging", lambda _: None)
         monkeypatch.setattr(module, "_NEWS_EVERY_S", -1.0)
         self.actor = SharedLearner(Settings())

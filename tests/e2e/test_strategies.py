@@ -1,15 +1,23 @@
-"""Three strategies, one of rules, each as it trades alone; replicas that claim one each."""
+"""Three strategies, one of rules: in one application, in three that claim them, as three jobs.
+
+Each trades as it does alone.
+"""
 
 import os
+import re
 import signal
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
+from tests.asking import client
 from tests.e2e.application import Application, environment
+from tests.e2e.ray_head import BIN, ray_head
+from tests.e2e.test_two_accounts import Job, Jobs
 from tests.sockets import descendants
 from trading.errors import JournalError
 from trading.execution.events import (
@@ -20,6 +28,7 @@ from trading.execution.events import (
     SessionClosed,
 )
 from trading.execution.journal import Journal
+from trading.execution.lease import holder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -42,6 +51,7 @@ strategies:
   learns: {{learning: {{online: true, update_frequency: 39, gate: {{sessions: 20}}}}}}
 """
 NAMES = ("plain", "other", "learns")
+Days: TypeAlias = dict[str, list[Event]]
 
 
 def started(folder: Path, *arguments: str) -> Application:
@@ -86,15 +96,30 @@ def trades_on(application: Application, name: str) -> dict[str, Any]:
     return application.wait_until(f"decisions of {name}", later)
 
 
+def days_of(folder: Path, waits: Callable[..., Any], names: Sequence[str] = NAMES) -> Days:
+    """The first day of each strategy, as `waits` of an application waits for it."""
+    return {
+        name: waits(f"a day of {name}", lambda name=name: first_day(folder, name)) for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Days:
+    """The first day of each strategy, traded by itself."""
+    days: Days = {}
+    for name in NAMES:
+        folder = tmp_path_factory.mktemp(name)
+        with closing(started(folder, "--strategy", name)) as run:
+            days |= days_of(folder, run.wait_until, (name,))
+    return days
+
+
 def test_each_strategy_trades_as_it_does_alone_and_the_death_of_one_does_not_touch_the_others(
-    tmp_path: Path,
+    tmp_path: Path, alone: Days
 ) -> None:
     together = tmp_path / "together"
     with closing(started(together)) as run:
-        days = {
-            name: run.wait_until(f"a day of {name}", lambda name=name: first_day(together, name))
-            for name in NAMES
-        }
+        days = days_of(together, run.wait_until)
         before = {name: status_of(run, name) for name in NAMES}
         assert len({each["process"] for each in before.values()}) == 3
         os.kill(before["plain"]["process"], signal.SIGKILL)
@@ -120,16 +145,77 @@ def test_each_strategy_trades_as_it_does_alone_and_the_death_of_one_does_not_tou
     for name in NAMES:
         with Journal(together / "state" / name / f"journal-{name}.sqlite") as journal:
             assert journal.fold().account_id == name
-        alone = tmp_path / name
-        with closing(started(alone, "--strategy", name)) as run:
-            day = run.wait_until("a day", lambda alone=alone, name=name: first_day(alone, name))
-        assert day == days[name]
+    assert days == alone
     assert len(days["plain"]) > 78 and days["plain"] != days["learns"]
     by = {
         name: {each.trader for each in day if isinstance(each, DecisionMade)}
         for name, day in days.items()
     }
     assert by == {"plain": {""}, "other": {"calm_condor"}, "learns": {""}}
+
+
+def test_three_replicas_that_claim_a_strategy_each_trade_what_each_trades_alone(
+    tmp_path: Path, alone: Days
+) -> None:
+    state = ("--claim", "--set", f"paths.state_dir={tmp_path / 'state'}")
+    with ExitStack() as stack:
+        replicas = [
+            stack.enter_context(closing(started(tmp_path / str(number), *state)))
+            for number in range(3)
+        ]
+        assert days_of(tmp_path, replicas[0].wait_until) == alone
+        ours = {
+            name
+            for each in replicas
+            for name in NAMES
+            if f"claimed the strategy {name}" in each.output()
+        }
+        assert ours == set(NAMES)
+        for each in replicas:
+            assert each.terminate() == 0, each.output()
+
+
+def test_three_jobs_of_one_cluster_trade_what_each_trades_alone_and_one_that_dies_touches_none(
+    tmp_path: Path, alone: Days
+) -> None:
+    env = environment(RAY_USAGE_STATS_ENABLED="0")
+    env["PATH"] = f"{BIN}:{env['PATH']}"
+    path = tmp_path / "settings.yaml"
+    path.write_text(SETTINGS)
+    state = ("--set", f"paths.state_dir={tmp_path / 'state'}")
+    with ray_head(env, tmp_path / "head.log", cpus=8) as head, closing(Jobs(head, env)) as jobs:
+        submitted = {
+            name: Job(jobs, "--strategy", name, *state, name=name, config=str(path))
+            for name in NAMES
+        }
+        for name, job in submitted.items():
+            assert days_of(tmp_path, job.wait_until, (name,)) == {name: alone[name]}
+        os.kill(driver_of(tmp_path, "plain"), signal.SIGKILL)
+        submitted["other"].wait_until(
+            "the end of the job", lambda: None if submitted["plain"].alive else True
+        )
+        for name in ("other", "learns"):
+            before = decided(tmp_path, name)
+            submitted[name].wait_until(
+                f"decisions of {name}",
+                lambda name=name, before=before: decided(tmp_path, name) > before or None,
+            )
+        for name in ("other", "learns"):
+            stopped = jobs.command("stop", name)
+            assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+def driver_of(folder: Path, name: str) -> int:
+    """Process that holds the lease of a strategy's account, which is its driver."""
+    holder = holder_of(folder / "state" / name / f"journal-{name}.sqlite")
+    assert holder is not None
+    return holder.pid
+
+
+def decided(folder: Path, name: str) -> int:
+    """Decisions in the journal of a strategy."""
+    with Journal(folder / "state" / name / f"journal-{name}.sqlite", read_only=True) as journal:
+        return journal.fold().decisions
 
 
 def test_a_replica_without_a_free_strategy_stands_by_and_takes_over_when_another_dies(
@@ -260,10 +346,63 @@ def name_of(process: int) -> str:
         return ""
 
 
-def test_a_strategy_that_shares_a_learner_is_not_run_alone(tmp_path: Path) -> None:
+def test_jobs_of_one_cluster_share_a_learner_and_the_end_of_one_leaves_it_to_the_others(
+    tmp_path: Path,
+) -> None:
+    env = environment(RAY_USAGE_STATS_ENABLED="0")
+    path = tmp_path / "settings.yaml"
+    path.write_text(SHARED + "  three: {symbols: [IWM], seed: 10}\n")
+    state = ("--config", str(path), "--set", f"paths.state_dir={tmp_path / 'state'}")
+    with ray_head(env, tmp_path / "head.log", cpus=8) as head, ExitStack() as stack:
+        joins = ("--address", head.address)
+        runs = {
+            name: stack.enter_context(
+                closing(
+                    Application.up(tmp_path / name, *state, *joins, "--strategy", name, env=env)
+                )
+            )
+            for name in ("one", "two", "three")
+        }
+
+        def learned(run: Application, *names: str, more_than: int = 0) -> bool | None:
+            """Whether the shared learner has fragments of these, as a strategy's log has it."""
+            found = fragments(run)
+            return True if all(found.get(name, 0) > more_than for name in names) else None
+
+        def fragments(run: Application) -> dict[str, int]:
+            said = url_of(run)
+            response = client.get(f"{said}/status", timeout=20.0) if said else None
+            body = response.json() if response is not None and response.is_success else {}
+            return dict(body.get("learner", {}).get("fragments", {}))
+
+        two = runs["two"]
+        two.wait_until("fragments of all", lambda: learned(two, *runs))
+        for name, run in runs.items():
+            run.wait_until(
+                f"a promotion in the journal of {name}",
+                lambda name=name: promoted_by_the_gate(tmp_path, name) or None,
+            )
+        assert len(list(tmp_path.rglob("shared-learner"))) == 1
+
+        # Whoever made it ends, and another one dies: the last one learns on by the same learner.
+        assert runs["one"].terminate() == 0, runs["one"].output()
+        runs["three"].process.kill()
+        before = fragments(two).get("two", 0)
+        two.wait_until("more fragments", lambda: learned(two, "two", more_than=before))
+        assert two.terminate() == 0, two.output()
+
+
+def url_of(run: Application) -> str | None:
+    """Where an application of a cluster says that it is served."""
+    found = re.search(r"serving: (http://\S+)/status", run.output())
+    return found[1] if found else None
+
+
+def test_a_strategy_that_shares_a_learner_is_not_run_on_a_ray_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(SHARED)
-    for alone in (("--strategy", "one"), ("--claim",)):
+    for alone in (("--strategy", "one"), ("--place", "1")):
         with closing(Application.up(tmp_path, "--config", str(path), *alone)) as run:
             assert run.wait_exit() != 0, run.output()
-            assert "leave out --strategy, --place and --claim" in " ".join(run.output().split())
+            said = " ".join(run.output().split())
+            assert "run all of them in one application" in said and "KubeRay" in said

@@ -90,12 +90,15 @@ class Job:
 
     NAME = "bot"
 
-    def __init__(self, jobs: Jobs, *arguments: str) -> None:
+    def __init__(
+        self, jobs: Jobs, *arguments: str, name: str = NAME, config: str = "configs/local.yaml"
+    ) -> None:
         self.jobs = jobs
+        self.name = name
         self.port = free_port()
-        words = ("exec", "python", "-m", "trading", "up", "--config", "configs/local.yaml")
+        words = ("exec", "python", "-m", "trading", "up", "--config", config)
         begun = jobs.submit(
-            *("--submission-id", self.NAME, "--no-wait", "--", *words),
+            *("--submission-id", name, "--no-wait", "--", *words),
             *("--port", str(self.port), *arguments),
         )
         said = begun.stdout + begun.stderr
@@ -105,10 +108,10 @@ class Job:
     @property
     def alive(self) -> bool:
         """Unless it is known to have ended."""
-        return self.jobs.told(self.NAME).get("status") not in ("STOPPED", "SUCCEEDED", "FAILED")
+        return self.jobs.told(self.name).get("status") not in ("STOPPED", "SUCCEEDED", "FAILED")
 
     def output(self) -> str:
-        return str(self.jobs.told(f"{self.NAME}/logs").get("logs", ""))
+        return str(self.jobs.told(f"{self.name}/logs").get("logs", ""))
 
     def wait_until(self, what: str, probe: Callable[[], T | None]) -> T:
         try:

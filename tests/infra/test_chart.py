@@ -195,7 +195,14 @@ def test_replicas_are_for_strategies_and_no_more_than_these(helm: str) -> None:
         if each["kind"] == "Deployment"
     )
     assert deployment["spec"]["replicas"] == 2
-    for values in ({"replicas": 2}, {"replicas": 3, "settings": settings}):
+    together = {**settings, "learner": "shared"}
+    one_apart = {**settings["strategies"], "frozen": {"learner": "own"}}
+    assert _rendered(helm, {"replicas": 2, "settings": {**together, "strategies": one_apart}})
+    for values in (
+        {"replicas": 2},
+        {"replicas": 3, "settings": settings},
+        {"replicas": 2, "settings": together},
+    ):
         command = ["template", "bot", str(CHART), "--set-json", ",".join(_flat(values))]
         done = _run(helm, *command)
         assert done.returncode != 0 and "one account has one owner" in done.stderr

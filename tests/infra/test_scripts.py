@@ -495,6 +495,27 @@ def test_strategies_are_scaled_to_as_many_replicas(place: Workplace) -> None:
     assert place.objects()[replicas]["spec"]["replicas"] == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("learner: shared\nstrategies: \n  a: {seed: 1}\n  b:\n    seed: 2\n", 1),
+        ("strategies:\n  a: {learner: shared}\n  b:\n    learner: shared  # both\n  c:\n", 2),
+        ("strategies:\n  a:\n  b: {learner: own}\n  # learner: shared\n\nlearner: shared\n", 2),
+        ("strategies:\n  a:\n  b:\n    env: {seed: 1}\nlog_level: INFO\n", 2),
+    ],
+)
+def test_strategies_that_share_a_learner_are_one_replica(
+    place: Workplace, text: str, most: int
+) -> None:
+    config = place.folder / "shared.yaml"
+    config.write_text(text)
+    place.deploy("--yes", "--no-build", "--config", str(config))
+    if most > 1:
+        place.manage("scale", str(most))
+    said = place.manage("scale", str(most + 1), code=1)
+    assert f"have {most} strategies to claim, all that share a learner as one" in said
+
+
 def test_a_model_is_for_the_strategy_that_is_named(place: Workplace) -> None:
     (place.folder / "models").mkdir()
     weights = place.folder / "weights.pt"

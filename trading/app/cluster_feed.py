@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
 from trading.app.handles import FeedHandle
+from trading.app.holders import FORGOTTEN_S, HELD_EVERY_S, Holders
 from trading.app.waiting import StopRequested, unless_stopped
 from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
@@ -31,10 +32,7 @@ log = get_logger(__name__)
 
 FEED_NAMESPACE = "trading-feed"
 """Ray namespace of the actors, which accounts have in common."""
-_HELD_EVERY_S = 2.0
 _LOOK_S = 0.1
-_FORGOTTEN_S = 120.0
-"""An application that has not been heard of for so long reads no more."""
 _START_TIMEOUT_S = 300.0
 _PORT_WAIT_S = 15.0
 """For the process that listened there before, which may live some seconds longer."""
@@ -112,23 +110,19 @@ class FeedActor:
         settings: Settings,
         host: Callable[[], str],
         end: Callable[[], None],
-        forgotten_s: float = _FORGOTTEN_S,
+        forgotten_s: float = FORGOTTEN_S,
         port_wait_s: float = _PORT_WAIT_S,
     ) -> None:
         self._settings = settings
         self._host = host
-        self._end = end
-        self._forgotten_s = forgotten_s
         self._port_wait_s = port_wait_s
         self._feed: FeedThread | None = None
         self._url = ""
-        self._heard: dict[str, float] = {}
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         """Held while it begins to listen, which may take as long as a port is waited for."""
         self._failure: StartFailure | None = None
-        self._begun_s = time.monotonic()
-        threading.Thread(target=self._mind, name="readers", daemon=True).start()
+        self._readers = Holders(end, forgotten_s)
 
     def hold(self, reader: str, credentials: CredentialSettings | None, port: int) -> str:
         """Listen, unless it does; note that an application reads it.
@@ -176,7 +170,7 @@ class FeedActor:
         with self._lock:
             if self._feed is None:
                 return ""
-            self._heard[reader] = time.monotonic()
+            self._readers.hear(reader)
             return self._url
 
     def _check_failure(self, port: int, asked_s: float) -> None:
@@ -213,9 +207,7 @@ class FeedActor:
 
     def let_go(self, reader: str) -> bool:
         """Note that an application reads no more; return whether that was the last one."""
-        with self._lock:
-            self._heard.pop(reader, None)
-            return not self._heard
+        return self._readers.let_go(reader)
 
     def close(self) -> None:
         """End the feed in order: its readers are told."""
@@ -223,22 +215,6 @@ class FeedActor:
             feed, self._feed = self._feed, None
         if feed is not None:
             feed.stop()
-
-    def _mind(self) -> None:
-        """Forget applications that have died, and end with the last of them."""
-        while True:
-            time.sleep(min(_HELD_EVERY_S, self._forgotten_s / 4))
-            now_s = time.monotonic()
-            with self._lock:
-                self._heard = {
-                    reader: at_s
-                    for reader, at_s in self._heard.items()
-                    if now_s - at_s < self._forgotten_s
-                }
-                forgotten = not self._heard and now_s - self._begun_s > self._forgotten_s
-            if forgotten:
-                self._end()
-                return
 
 
 class RayFeedActor(FeedActor):
@@ -336,7 +312,7 @@ class ClusterFeed:
 
     def _keep(self) -> None:
         """Say again and again that this application reads it; make it anew where it is gone."""
-        while not self._stop.wait(_HELD_EVERY_S):
+        while not self._stop.wait(HELD_EVERY_S):
             try:
                 address = self._hold(self._address.port)
             except TradingError as error:

@@ -21,6 +21,7 @@ from trading.app import ray_threads
 from trading.app.display import Display
 from trading.app.gate_sessions import check_enough
 from trading.app.restarts import Restarts
+from trading.app.shared_address import APART
 from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived, unless_ending
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
@@ -63,10 +64,6 @@ _START_TIMEOUT_S = 1200.0
 _POLL_S = 0.5
 _LEARNING_HANGS = 1.5
 """Times `learning.answer_timeout_s`: a learner on an actor is replaced meanwhile."""
-NOT_TOGETHER = (
-    "learner = shared: strategies share a learner in one application that runs all of them: leave "
-    "out --strategy, --place and --claim, or say learner: own"
-)
 LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
@@ -132,7 +129,7 @@ def run_application(
         A part cannot start or ended for good.
     """
     if settings.learner == "shared" and shared is None:
-        raise ConfigError([NOT_TOGETHER])
+        raise ConfigError([APART])
     started = time.monotonic()
     with ExitStack() as stack:
         application = _Application(settings, display, stop, stack, shared)

@@ -5,11 +5,8 @@ posts where each stands for those who answer. A strategy that fails is started a
 and the others do not notice.
 """
 
-import hashlib
-import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,24 +18,26 @@ from trading.app.cluster_feed import (
     feed_moved,
     reads_the_vendor,
 )
+from trading.app.cluster_learner import ClusterLearner
 from trading.app.driver import (
-    CALL_TIMEOUT_S,
-    NAMESPACE,
-    NOT_TOGETHER,
     SMALL_SHARE,
     ApplicationFailed,
     Summary,
     account_name,
-    actor_place,
     share_of_node,
-    without_secrets,
 )
 from trading.app.fleet_display import FleetDisplay
 from trading.app.gate_sessions import check_enough
-from trading.app.shared_address import SharedLearnerAddress, shared_settings, sharing
+from trading.app.shared_address import claimed_together, fleet_name
 from trading.app.strategy_process import StrategyStart, run_strategy
-from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
-from trading.app.waiting import Heartbeat, StopRequested, unless_ending
+from trading.app.up import (
+    STOP_LIMIT_S,
+    check_replay,
+    joins_a_cluster,
+    ray_runtime,
+    stop_signals,
+)
+from trading.app.waiting import StopRequested, unless_ending
 from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
@@ -90,6 +89,7 @@ def up_strategies(
         Seconds of trading of each; None is no limit.
     claim
         Trades one strategy alone, the first that nobody else trades; waits until there is one.
+        Those that share a learner are taken together.
 
     Raises
     ------
@@ -102,12 +102,10 @@ def up_strategies(
         check_replay(each)
         assembly.check_plugins(each)
         check_enough(each)
-    if claim and sharing(strategies):
-        raise ConfigError([NOT_TOGETHER])
+    joins = joins_a_cluster(common)
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:
-        joins = bool(common.ray.address or os.environ.get("RAY_ADDRESS"))
         if not joins:
             if not claim:
                 strategies = stack.enter_context(_one_connection(strategies))
@@ -173,23 +171,6 @@ def namespaces_of(strategies: Mapping[str, Settings]) -> dict[str, str]:
     return {name: account_name(each) for name, each in strategies.items()}
 
 
-def fleet_name(common: Settings) -> str:
-    """Name what belongs to the strategies of one state folder together, on their cluster."""
-    folder = common.paths.state_dir.resolve()
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    return f"{NAMESPACE}-strategies-{digest}"
-
-
-def learner_options(common: Settings, strategies: Mapping[str, Settings]) -> dict[str, Any]:
-    """Options of the actor that strategies learn by: it starts, and starts again, by its files."""
-    return {
-        "max_restarts": -1,
-        # Each strategy may wait for what it sent while others ask.
-        "max_concurrency": 2 * len(strategies) + 4,
-        **actor_place(common, SMALL_SHARE),
-    }
-
-
 def ray_address() -> str:
     """Address of the Ray cluster that this process is on."""
     import ray
@@ -234,9 +215,7 @@ class Fleet:
         self._claimer: threading.Thread | None = None
         self._fleet_states: Any = None
         self._feed: ClusterFeed | None = None
-        self._shared: SharedLearnerAddress | None = None
-        self._learner: Any = None
-        self._heartbeat = Heartbeat()
+        self._learner: ClusterLearner | None = None
 
     def read(self, feed: ClusterFeed) -> None:
         """Let strategies that would connect to the vendor read this feed."""
@@ -245,12 +224,11 @@ class Fleet:
     def begin(self, name: str) -> None:
         """Start the actor that knows their states, and the strategies."""
         self._fleet_states = self._start_states(name)
-        if sharing(self._strategies):
-            self._start_learner(SharedLearnerAddress(name))
         if self._claim:
             self._claimer = threading.Thread(target=self._claim_one, name="claim", daemon=True)
             self._claimer.start()
         else:
+            self._learn_together(tuple(self._strategies))
             for each in self._strategies:
                 self.keep(each)
         self._post()
@@ -266,45 +244,6 @@ class Fleet:
             max_restarts=-1,
             resources=share_of_node(self._common, SMALL_SHARE),
         ).remote()
-
-    def _start_learner(self, address: SharedLearnerAddress) -> None:
-        """Start the learner of those that share one; they wait for its first champion."""
-        import ray
-
-        from trading.app.shared_learner import SharedLearner
-
-        settings = without_secrets(shared_settings(self._common, self._strategies))
-        actor: Any = ray.remote(SharedLearner)
-        self._learner = actor.options(
-            name=address.name,
-            namespace=address.namespace,
-            **learner_options(self._common, self._strategies),
-        ).remote(settings)
-        self._shared = address
-
-    def _mind_learner(self) -> None:
-        """Have Ray start a shared learner again whose process hangs; trading goes on meanwhile."""
-        import ray
-
-        if self._learner is None:
-            return
-        hang_s = max(each.safety.hang_s for each in self._strategies.values())
-        if self._heartbeat.is_lost(self._learner, time.monotonic(), hang_s):
-            self._display.common.note("the shared learner hangs and is started again")
-            ray.kill(self._learner, no_restart=False)
-
-    def _end_learner(self) -> None:
-        """End it after those that learn by it, with a last checkpoint."""
-        import ray
-
-        if self._learner is None:
-            return
-        try:
-            ray.get(self._learner.close.remote(), timeout=CALL_TIMEOUT_S)
-        except ray.exceptions.RayError as error:
-            log.warning("the shared learner did not end in order", reason=str(error))
-        ray.kill(self._learner, no_restart=True)
-        self._learner = None
 
     def serve(self, stack: ExitStack, name: str) -> None:
         """Start the HTTP service; the stack ends it."""
@@ -323,9 +262,26 @@ class Fleet:
         with self._display.running():
             while not self._stop.wait(_POLL_S):
                 self._post()
-                self._mind_learner()
+                self._check_parts()
                 if not self.goes_on:
                     return
+
+    def _check_parts(self) -> None:
+        """Raise what keeps all of them from trading, or from learning together.
+
+        Raises
+        ------
+        ApplicationFailed
+            Nobody waits for a free strategy any more.
+        ConfigError
+            Their learner runs already, and goes by other settings.
+        """
+        if self._learner is not None:
+            self._learner.check()
+        claimer = self._claimer
+        ended = claimer is not None and not claimer.is_alive() and not self._stop.is_set()
+        if ended and not self._supervisors:
+            raise ApplicationFailed("no strategy can be claimed: see the log")
 
     def close(self) -> None:
         """End all of them in order, at the same time."""
@@ -340,7 +296,8 @@ class Fleet:
             each.start()
         for each in closing:
             each.join()
-        self._end_learner()
+        if self._learner is not None:
+            self._learner.close()
 
     def check(self) -> None:
         """Raise what only a new process can mend.
@@ -382,16 +339,31 @@ class Fleet:
         self._supervisors[name] = Supervisor(journal, trade, Backoff(), lease)
 
     def _claim_one(self) -> None:
-        """Wait until a strategy is free, and trade that."""
-        claimed = wait_for_any(self._journals, self._stop, self._wait_for)
+        """Wait until a strategy is free, and trade that, with those that share its learner."""
+        units = claimed_together(self._strategies)
+        firsts = {name: self._journals[name] for name in units}
+        claimed = wait_for_any(firsts, self._stop, self._wait_for)
         if claimed is not None:
             name, lease = claimed
             self._waiting = ""
-            self._display.common.note(f"claimed the strategy {name}")
+            first, *others = units[name]
+            said = f"claimed the strategy {first}"
+            if others:
+                said += f", and with it {', '.join(others)}, which share its learner"
+            self._display.common.note(said)
+            self._learn_together(units[name])
             self.keep(name, lease)
+            for other in others:
+                self.keep(other)
 
-    def _wait_for(self, taken: int) -> None:
-        self._waiting = f"no strategy is free: {taken} of {len(self._strategies)} taken"
+    def _learn_together(self, names: Sequence[str]) -> None:
+        """Start the learner of those among them that share it: they wait for its champion."""
+        if any(self._strategies[name].learner == "shared" for name in names):
+            self._learner = ClusterLearner(self._common, self._strategies)
+
+    def _wait_for(self, _: int) -> None:
+        taken = len(self._strategies)
+        self._waiting = f"no strategy is free: {taken} of {taken} taken"
         self._display.common.phase(self._waiting)
 
     def _trade(self, name: str, stop: threading.Event, traded: Callable[[], None]) -> None:
@@ -402,7 +374,8 @@ class Fleet:
             settings = feed.reading(settings)
             until = StoppedOrMoved(stop, feed)
         written = settings.paths.state_dir / _LOG if self._display.is_terminal else None
-        shared = self._shared if settings.learner == "shared" else None
+        learner = self._learner if settings.learner == "shared" else None
+        shared = learner.address if learner is not None else None
         start = StrategyStart(settings, self._address, self._duration_s, written, shared)
         try:
             summary = run_strategy(start, self._display.of(name), until, traded)

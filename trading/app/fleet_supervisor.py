@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from trading.app.cluster_feed import cluster_feed
-from trading.app.fleet import Fleet, direct_readers, fleet_name, ray_address
+from trading.app.fleet import Fleet, direct_readers, ray_address
 from trading.app.fleet_display import FleetDisplay
 from trading.app.gate_sessions import check_enough
+from trading.app.shared_address import fleet_name
 from trading.app.waiting import StopRequested
 from trading.config import Settings
 from trading.live import assembly

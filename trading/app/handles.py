@@ -66,3 +66,11 @@ class FeedHandle(Protocol):
     where: RemoteMethod[[str, CredentialSettings | None, int], tuple[str, str]]
     let_go: RemoteMethod[[str], bool]
     close: RemoteMethod[[], None]
+
+
+class LearnerHandle(PingedActor, Protocol):
+    """Of `trading.app.shared_learner.SharedLearner`."""
+
+    hold: RemoteMethod[[str, dict[str, Any]], bool]
+    let_go: RemoteMethod[[str], bool]
+    close: RemoteMethod[[], None]

@@ -14,15 +14,17 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from trading.app.algorithm import learnt_algorithm, online_rules
 from trading.app.display import Display
 from trading.app.held_out import HeldOutSessions
+from trading.app.holders import FORGOTTEN_S, Holders
+from trading.app.shared_address import learner_terms
 from trading.config import Settings
-from trading.errors import DataError
+from trading.errors import ConfigError, DataError
 from trading.execution.events import ChallengerRejected
 from trading.files import replacing
 from trading.learning.champion.card import LEARNT_FROM, describe_training_markets
@@ -134,10 +136,12 @@ class SharedLearner:
     Parameters
     ----------
     settings
-        As of `shared_settings`.
+        As of `shared_settings`, without secrets.
+    forgotten_s
+        After so many seconds without word of any application that holds it, it ends.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, forgotten_s: float = FORGOTTEN_S) -> None:
         configure_logging(settings.log_level)
         self._settings = settings
         self._life = secrets.token_hex(4)
@@ -152,8 +156,45 @@ class SharedLearner:
         self._rollbacks: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._terms = learner_terms(settings)
+        self._holders = Holders(self._end, forgotten_s)
         self._thread = threading.Thread(target=self._run, name="shared-learner", daemon=True)
         self._thread.start()
+
+    def hold(self, application: str, terms: dict[str, Any]) -> bool:
+        """Note that an application learns by it.
+
+        Parameters
+        ----------
+        application
+            A name of its own.
+        terms
+            What it expects the learner to go by, see `learner_terms`.
+
+        Returns
+        -------
+        bool
+            Whether it does: not where the learner is about to end.
+
+        Raises
+        ------
+        ConfigError
+            The learner goes by other settings.
+        """
+        lines = [
+            f"{key} = {value!r}: must be {self._terms.get(key)!r}, by which the shared learner "
+            "goes that runs on this cluster: set it so, or end all applications that learn by it, "
+            f"with the last of which it ends ({FORGOTTEN_S:g} s later where that was killed)"
+            for key, value in terms.items()
+            if self._terms.get(key) != value
+        ]
+        if lines:
+            raise ConfigError(lines)
+        return self._holders.hear(application)
+
+    def let_go(self, application: str) -> bool:
+        """Note that an application learns by it no more; whether that was the last one."""
+        return self._holders.let_go(application)
 
     def learn(self, strategy: str, rollout: Rollout, heard: Heard, timeout_s: float) -> News:
         """Learn from a live fragment of a strategy, after those that came before; then the news.
@@ -212,6 +253,14 @@ class SharedLearner:
         self._stop.set()
         self._fragments.put(None)
         self._thread.join()
+
+    def _end(self) -> None:
+        """End for good: those who held it have died."""
+        import ray
+
+        log.info("nobody learns by the shared learner any more")
+        self.close()
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _run(self) -> None:
         give_way(LEARNING)

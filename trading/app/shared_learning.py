@@ -27,7 +27,7 @@ _NOTE = "shared_champion.json"
 _NEWS_EVERY_S = 1.0
 _NEWS_TIMEOUT_S = 10.0
 """For an answer that waits for no learning."""
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ class SharedLearning:
                 since_s = time.monotonic()
             elif time.monotonic() - since_s > _START_TIMEOUT_S:
                 raise LearningError(
-                    f"{at}, and the account has no champion yet: start all strategies that share "
-                    "a learner in one application"
+                    f"{at}, and the account has no champion yet: look for the log of the actor "
+                    f"{self._address.name}"
                 )
             if at != told:
                 told = at

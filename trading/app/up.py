@@ -15,12 +15,14 @@ from typing import Any
 
 from trading.app import local_ray, ray_threads
 from trading.app.cluster_feed import reading_the_clusters
+from trading.app.cluster_learner import learning_with_the_others
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
 from trading.app.gate_sessions import check_enough
+from trading.app.shared_address import APART
 from trading.config import Settings, absolute_paths
 from trading.data.flatfiles import minute_bars_path, quotes_path
-from trading.errors import AccountLeased, FlatFileError
+from trading.errors import AccountLeased, ConfigError, FlatFileError
 from trading.execution.lease import wait_for_lease
 from trading.live import assembly
 from trading.serving.service import check_port, serve_account
@@ -57,6 +59,9 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     check_replay(settings)
     assembly.check_plugins(settings)
     check_enough(settings)
+    joins = joins_a_cluster(settings)
+    if settings.learner == "shared" and not joins:
+        raise ConfigError([APART])
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:
@@ -70,18 +75,25 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         lease.answer_requests(stop)
         stack.enter_context(stop_signals(stop))
         stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
-        read, until = settings, stop
-        if settings.ray.address or os.environ.get("RAY_ADDRESS"):
+        read, until, shared = settings, stop, None
+        if joins:
             read, until = stack.enter_context(reading_the_clusters(settings, stop))
+            shared = stack.enter_context(learning_with_the_others(settings, until.is_set))
         summary = run_application(
             read,
             display,
             until,
             duration_s,
             lambda parts, stopped: serve_account(settings, display, parts, stopped),
+            shared=shared,
         )
     display.summary(summary)
     return summary
+
+
+def joins_a_cluster(settings: Settings) -> bool:
+    """Whether the settings or the environment name a Ray cluster, so that none is started here."""
+    return bool(settings.ray.address or os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager

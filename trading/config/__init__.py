@@ -28,7 +28,7 @@ from trading.config.settings import (
     Settings,
     SimulationSettings,
 )
-from trading.config.strategies import shared_learner_checkpoints
+from trading.config.strategies import is_of_the_learner, shared_learner_checkpoints
 
 __all__ = [
     "SHARED_LEARNER",
@@ -51,6 +51,7 @@ __all__ = [
     "SimulationSettings",
     "absolute_paths",
     "environment_names",
+    "is_of_the_learner",
     "load_settings",
     "shared_learner_checkpoints",
 ]

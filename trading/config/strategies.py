@@ -155,7 +155,7 @@ def differing_learners(
             continue
         other, theirs = first
         for each in flat:
-            if _is_the_learners(each) and flat[each] != theirs[each]:
+            if is_of_the_learner(each) and flat[each] != theirs[each]:
                 yield line(
                     each,
                     f"must be {theirs[each]!r} as of the strategy {other}, with which it shares a "
@@ -167,7 +167,7 @@ _OF_THE_LEARNER = ("model.", "env.", "policy.", "learning.", "market.")
 _OF_THE_ACCOUNT = ("learning.gate.max_drawdown_pct", "market.file", "learning.online")
 
 
-def _is_the_learners(key: str) -> bool:
+def is_of_the_learner(key: str) -> bool:
     """Whether a setting must be the same for all that share a learner."""
     return key == "data.bar_seconds" or (
         key.startswith(_OF_THE_LEARNER) and key not in _OF_THE_ACCOUNT and key != "policy.trader"

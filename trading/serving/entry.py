@@ -19,11 +19,13 @@ from ray import serve
 from rich.console import Console
 
 from trading.app.cluster_feed import reading_the_clusters
+from trading.app.cluster_learner import learning_with_the_others
 from trading.app.display import Display
 from trading.app.driver import SMALL_SHARE, account_name, run_application
-from trading.app.fleet import fleet_name, namespaces_of
+from trading.app.fleet import namespaces_of
 from trading.app.fleet_display import FleetDisplay
 from trading.app.fleet_supervisor import FleetSupervisor
+from trading.app.shared_address import fleet_name
 from trading.config import Settings, absolute_paths, load_settings
 from trading.config.problems import problem_line
 from trading.errors import ConfigError
@@ -184,5 +186,8 @@ def _check_overrides(overrides: tuple[str, ...]) -> None:
 
 def _trade(settings: Settings, stop: threading.Event, traded: Callable[[], None]) -> None:
     display = Display(Console(highlight=False), line_interval_s=_LINE_INTERVAL_S)
-    with reading_the_clusters(settings, stop) as (read, until):
-        display.summary(run_application(read, display, until, traded=traded))
+    with (
+        reading_the_clusters(settings, stop) as (read, until),
+        learning_with_the_others(settings, until.is_set) as shared,
+    ):
+        display.summary(run_application(read, display, until, traded=traded, shared=shared))

@@ -1,0 +1,120 @@
+"""The learner that strategies of one cluster share, whichever applications trade them."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from tests.app.test_shared_learner import SMALL, YAML
+from tests.waits import START_S
+from trading.app import cluster_learner as module
+from trading.app.cluster_learner import ClusterLearner, learning_with_the_others
+from trading.app.shared_address import SharedLearnerAddress, claimed_together, with_the_others
+from trading.config import Settings, load_settings
+from trading.errors import ConfigError
+
+
+def settings_of(folder: Path, *overrides: str, name: str = "a") -> Settings:
+    path = folder / "s.yaml"
+    path.write_text(YAML)
+    return load_settings(
+        path, [*SMALL, f"paths.state_dir={folder}", *overrides, f"strategy={name}"], {}
+    )
+
+
+def all_settings(folder: Path, *overrides: str) -> tuple[Settings, dict[str, Settings]]:
+    return with_the_others(settings_of(folder, *overrides))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + START_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def actor_of(address: SharedLearnerAddress) -> Any:
+    """The actor of that name; None where there is none."""
+    try:
+        return ray.get_actor(address.name, namespace=address.namespace)
+    except ValueError:
+        return None
+
+
+def process_of(address: SharedLearnerAddress) -> int | None:
+    """Its process; None while there is none."""
+    try:
+        actor = actor_of(address)
+        return actor and int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+    except ray.exceptions.RayActorError:
+        return None
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_EVERY_S", 0.2)
+
+
+def join(folder: Path, *overrides: str) -> ClusterLearner:
+    learner = ClusterLearner(*all_settings(folder, *overrides))
+    try:
+        learner.join(lambda: False)
+    except ConfigError:
+        learner.close()
+        raise
+    return learner
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray", "at_once")
+def test_applications_share_one_learner_which_ends_with_the_last(tmp_path: Path) -> None:
+    first = join(tmp_path)
+    address = first.address
+    process = until(lambda: process_of(address))
+    with closing(join(tmp_path)) as second:
+        assert second.address == address and process_of(address) == process
+        with pytest.raises(ConfigError) as refused:
+            join(tmp_path, "learning.clip=0.3")
+        (line,) = refused.value.lines
+        assert line.startswith("learning.clip = 0.3: must be 0.2, by which the shared learner goes")
+        first.close()
+        assert process_of(address) == process, "the other one learns by it"
+
+        # Its process dies, and Ray starts it again; it is lost for good, and is made anew.
+        os.kill(process, signal.SIGKILL)
+        again = until(lambda: (now := process_of(address)) != process and now)
+        ray.kill(actor_of(address), no_restart=True)
+        until(lambda: (now := process_of(address)) != again and now)
+    until(lambda: actor_of(address) is None)
+    assert (tmp_path / "checkpoints" / "shared-learner").is_dir()
+
+
+def test_one_strategy_reads_again_what_the_others_are(tmp_path: Path) -> None:
+    chosen = settings_of(tmp_path, "strategies.a.seed=11", name="a")
+    common, strategies = with_the_others(chosen)
+    assert common.strategy is None and set(common.strategies) == {"a", "b"}
+    assert strategies["a"] == chosen and strategies["b"].seed == 9
+    assert claimed_together(strategies) == {"a": ["a", "b"]}
+
+
+def test_a_state_apart_from_the_others_shares_nothing(tmp_path: Path) -> None:
+    chosen = settings_of(tmp_path)
+    paths = chosen.paths.model_copy(update={"state_dir": tmp_path / "replay" / "run-001"})
+    apart = chosen.model_copy(update={"paths": paths})
+    with (
+        pytest.raises(ConfigError, match=r"the state of a is in .*run-001, apart from that"),
+        learning_with_the_others(apart, lambda: False),
+    ):
+        pass
+
+
+def test_who_learns_alone_asks_for_no_learner() -> None:
+    with learning_with_the_others(Settings(), lambda: False) as address:
+        assert address is None
