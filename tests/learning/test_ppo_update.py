@@ -14,6 +14,7 @@ from tests.learning.reference import plain_loss
 from tests.usual import ppo_settings
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.policy import Policy
 from trading.learning.ppo_update import PPOSettings, float32_precision, ppo_loss, update
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout
 
@@ -233,6 +234,21 @@ def test_equal_seeds_give_equal_weights_after_two_updates() -> None:
             update(network, optimizer, random_rollout(seed), SETTINGS, order)
         results.append(weights(network))
     assert equal(*results)
+
+
+def test_a_policy_acts_by_the_weights_that_were_learned_in_its_own_network() -> None:
+    policy, rollout = Policy(SMALL, 0), random_rollout()
+    seen = (
+        rollout.observations[0],
+        rollout.action_mask[0],
+        rollout.initial_state,
+        rollout.first[0],
+    )
+    policy.act(*seen)
+    update(policy.model, adam(policy.model), rollout, SETTINGS, generator())
+    decision, _ = policy.act(*seen, greedy=True)
+    fresh, _ = Policy(SMALL, 0, policy.model).act(*seen, greedy=True)
+    np.testing.assert_array_equal(decision.values, fresh.values)
 
 
 def test_before_any_step_the_new_policy_is_the_old_one() -> None:

@@ -308,6 +308,8 @@ def _step(
     for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
         parameter.grad = part.view_as(parameter)
     optimizer.step()
+    # A fused one does not tell, and a policy keeps its weights laid out until one has changed.
+    torch.autograd.graph.increment_version(parameters)
     return torch.cat([scalars, norm.reshape(1)])
 
 
