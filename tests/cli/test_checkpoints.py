@@ -236,6 +236,24 @@ def test_an_earlier_champion_and_a_model_are_promoted(state: Path, tmp_path: Pat
     assert trades(state) == (4, 3, weights_digest(weights(7)))
 
 
+def test_a_choice_says_who_and_why_and_answers_scripts(state: Path) -> None:
+    words = ("--by", "alice", "--why", "a better one", "--json")
+    told = json.loads(run(state, "promote", "30", *words).stdout)
+    assert told["done"] and told["said"].startswith("champion-3 trades from the next bar on")
+    assert told["account"]["owner_commands"] == 1
+    assert json.loads(run(state, "rollback", *words).stdout)["account"]["owner_commands"] == 2
+    with Journal(journal_path(state), read_only=True) as journal:
+        said = [each for each in journal.events() if isinstance(each, OwnerCommanded)]
+    assert [(str(each.command), each.by, each.why) for each in said] == [
+        ("promote", "alice", "a better one"),
+        ("rollback", "alice", "a better one"),
+    ]
+    refused = run(state, "promote", "31", "--json")
+    assert refused.exit_code == 1
+    answer = json.loads(refused.stdout)
+    assert not answer["done"] and "there are step-30" in answer["said"]
+
+
 def test_rollback_goes_to_the_one_before(state: Path) -> None:
     result = run(state, "rollback")
     assert result.exit_code == 0, result.output

@@ -76,7 +76,7 @@ def status(
     from trading.execution.owner import account_status
     from trading.live import assembly
 
-    with _failures(as_json):
+    with command_failures(as_json):
         path = _journal(settings)
         holder = holder_of(path)
         account: dict[str, Any] | None = None
@@ -117,7 +117,7 @@ def _carry_out(
     who = by if by is not None else this_user()
     kind = OwnerCommand(asked.name)
     command = Command(kind, who, why, key, asked.symbol, asked.amount, now_utc())
-    with _failures(as_json):
+    with command_failures(as_json):
         answer = give(settings, command, timeout)
     if as_json:
         print(json.dumps({"done": True, **answer}))
@@ -127,7 +127,7 @@ def _carry_out(
 
 
 @contextlib.contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
+def command_failures(as_json: bool) -> Iterator[None]:
     """Tell a script in JSON why something was not done, and a person as every command does."""
     if not as_json:
         with failures():

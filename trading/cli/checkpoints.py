@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trading.cli.account import give, this_user
+from trading.cli.account import ByOption, WhyOption, command_failures, give, this_user
 from trading.cli.common import (
     ConfigOption,
     JsonOption,
@@ -23,6 +23,7 @@ from trading.config import Settings
 from trading.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from trading.execution.owner import Command
     from trading.learning.champion.owner_choice import OwnerChoice
     from trading.learning.champion.store import AccountChampion
 
@@ -158,6 +159,9 @@ def promote(
     overrides: SetOption = None,
     strategy: StrategyOption = None,
     wait: WaitOption = 90.0,
+    why: WhyOption = "",
+    by: ByOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a checkpoint, an earlier champion or a model trade, whether or not the application runs.
 
@@ -168,7 +172,7 @@ def promote(
     from trading.learning.champion.store import AccountChampion
     from trading.live.assembly import journal_path, model_config, owner_choice
 
-    with failures():
+    with command_failures(as_json):
         choice, account = owner_choice(settings), _account(settings)
         is_new = not journal_path(settings).is_file()
         if is_new:
@@ -177,9 +181,11 @@ def promote(
         champion = choice.prepare(which, model_config(settings), account)
         name = f"champion-{champion.number}"
         if is_new:
-            print(f"{name} trades from the first start on (version {champion.version})")
+            said = f"{name} trades from the first start on (version {champion.version})"
+            print(json.dumps({"done": True, "said": said}) if as_json else said)
         else:
-            _give(settings, "promote", wait, name)
+            command = _command("promote", by, why, name)
+            _give(settings, command, wait, as_json)
 
 
 @checkpoints_app.command()
@@ -214,11 +220,14 @@ def rollback(
     overrides: SetOption = None,
     strategy: StrategyOption = None,
     wait: WaitOption = 90.0,
+    why: WhyOption = "",
+    by: ByOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let the champion before the present one trade again, whether or not the application runs."""
     settings = settings_for(config, overrides or [], strategy)
-    with failures():
-        _give(settings, "rollback", wait)
+    with command_failures(as_json):
+        _give(settings, _command("rollback", by, why), wait, as_json)
 
 
 def _choice(settings: Settings) -> "OwnerChoice":
@@ -229,13 +238,18 @@ def _choice(settings: Settings) -> "OwnerChoice":
     return OwnerChoice(folder, keep, champion_notes(settings), settings.account.id)
 
 
-def _give(settings: Settings, name: str, wait_s: float, which: str = "") -> None:
-    """Hand the choice to whoever writes the account's journal, and print what came of it."""
+def _command(name: str, by: str | None, why: str, which: str = "") -> "Command":
     from trading.execution.events import OwnerCommand
     from trading.execution.owner import Command, now_utc
 
-    command = Command(OwnerCommand(name), this_user(), at=now_utc(), which=which)
-    print(give(settings, command, wait_s)["said"])
+    who = by if by is not None else this_user()
+    return Command(OwnerCommand(name), who, why, at=now_utc(), which=which)
+
+
+def _give(settings: Settings, command: "Command", wait_s: float, as_json: bool) -> None:
+    """Hand the choice to whoever writes the account's journal, and print what came of it."""
+    answer = give(settings, command, wait_s)
+    print(json.dumps({"done": True, **answer}) if as_json else answer["said"])
 
 
 def _account(settings: Settings) -> "AccountChampion":
