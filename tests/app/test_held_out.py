@@ -12,13 +12,13 @@ from trading.app import fleet, up
 from trading.app.display import Display
 from trading.app.fleet_display import FleetDisplay
 from trading.app.fleet_supervisor import FleetSupervisor
-from trading.app.gate_sessions import check_enough
 from trading.app.held_out import HeldOutSessions
 from trading.config import Settings
 from trading.data.recording import load_recording
 from trading.envs.history import write_history
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import learnt
+from trading.learning.champion.gate_sessions import check_enough
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.market.calendar import ExchangeCalendar

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app import ray_threads
 from trading.app.display import Display
-from trading.app.gate_sessions import check_enough
 from trading.app.restarts import Restarts
 from trading.app.shared_address import APART
 from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived, unless_ending
@@ -219,8 +218,7 @@ class _Application:
         from trading.live.changed_settings import changed_settings
 
         settings, display = self._settings, self._display
-        assembly.check_plugins(settings)
-        check_enough(settings)
+        assembly.check_before_trading(settings)
         self._plugins = assembly.chosen_plugins(settings)
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()

@@ -27,7 +27,6 @@ from trading.app.driver import (
     share_of_node,
 )
 from trading.app.fleet_display import FleetDisplay
-from trading.app.gate_sessions import check_enough
 from trading.app.shared_address import claimed_together, fleet_name
 from trading.app.strategy_process import StrategyStart, run_strategy
 from trading.app.up import (
@@ -100,8 +99,7 @@ def up_strategies(
     strategies = {name: absolute_paths(each) for name, each in strategies.items()}
     for each in strategies.values():
         check_replay(each)
-        assembly.check_plugins(each)
-        check_enough(each)
+        assembly.check_before_trading(each)
     joins = joins_a_cluster(common)
     stop = threading.Event()
     name = fleet_name(common)

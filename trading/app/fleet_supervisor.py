@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from trading.app.cluster_feed import cluster_feed
 from trading.app.fleet import Fleet, direct_readers, ray_address
 from trading.app.fleet_display import FleetDisplay
-from trading.app.gate_sessions import check_enough
 from trading.app.shared_address import fleet_name
 from trading.app.waiting import StopRequested
 from trading.config import Settings
@@ -46,8 +45,7 @@ class FleetSupervisor:
         self, common: Settings, strategies: Mapping[str, Settings], display: FleetDisplay
     ) -> None:
         for each in strategies.values():
-            assembly.check_plugins(each)
-            check_enough(each)
+            assembly.check_before_trading(each)
         self._common, self._strategies = common, strategies
         self._stop = threading.Event()
         self._fleet = Fleet(common, strategies, None, display, self._stop, ray_address())

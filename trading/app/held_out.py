@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from trading.app.gate_sessions import check_enough, half_of_sessions
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
 from trading.envs.history import History, tell_single_days, write_history
@@ -16,6 +15,7 @@ from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
 from trading.learning.champion.gate import Gate, HeldOut, Returns, SessionTrader
+from trading.learning.champion.gate_sessions import check_enough, half_of_sessions
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger

@@ -18,7 +18,6 @@ from trading.app.cluster_feed import reading_the_clusters
 from trading.app.cluster_learner import learning_with_the_others
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
-from trading.app.gate_sessions import check_enough
 from trading.app.shared_address import APART
 from trading.config import Settings, absolute_paths
 from trading.data.flatfiles import minute_bars_path, quotes_path
@@ -57,8 +56,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     """
     settings = absolute_paths(settings)
     check_replay(settings)
-    assembly.check_plugins(settings)
-    check_enough(settings)
+    assembly.check_before_trading(settings)
     joins = joins_a_cluster(settings)
     if settings.learner == "shared" and not joins:
         raise ConfigError([APART])

@@ -488,6 +488,22 @@ def check_plugins(settings: Settings) -> None:
         rule_based(settings, settings.seed)
 
 
+def check_before_trading(settings: Settings) -> None:
+    """Find out before anything starts that an account cannot trade, or could not learn.
+
+    Raises
+    ------
+    PluginError
+        As of `check_plugins`.
+    ConfigError
+        The gate has too few sessions.
+    """
+    from trading.learning.champion.gate_sessions import check_enough
+
+    check_plugins(settings)
+    check_enough(settings)
+
+
 def own_reward(settings: Settings) -> "OwnReward | None":
     """Return the reward of a plug-in that the settings name; None: that of the settings.
 

@@ -12,13 +12,11 @@ import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
 from trading.execution.events import Compared
+from trading.learning.champion.gate_sessions import ENOUGH_SESSIONS
 
 Returns = npt.NDArray[np.float64]
 
 WORSE, UNPROVEN, DRIFTED = "worse", "unproven", "drifted"
-
-ENOUGH_SESSIONS = 20
-"""Fewer returns bear no bound."""
 
 
 def spent_confidence(confidence: float, judgement: int) -> float:
