@@ -425,7 +425,7 @@ class _Application:
         # Its arguments would be in the cluster's store, in clear: see `_unlock`.
         settings, endpoint = without_secrets(self._settings), replace(endpoint, api_key="")
         self._live = (
-            ray.remote(remote_class(LiveMarket.__module__, LiveMarket.__name__))
+            ray.remote(remote_class(LiveMarket))
             .options(
                 name=ACTOR_NAME,
                 namespace=account_name(self._settings),

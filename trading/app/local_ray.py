@@ -124,7 +124,7 @@ def start(
         before = children()
         try:
             # Without "local" Ray would join a cluster that somebody else left running here.
-            with _ports_of_agents(), _without_idle_parts(follow_logs, **options):
+            with _patched_ray(follow_logs, **options):
                 ray.init(address="local", **options)
         except ValueError:
             raise
@@ -164,60 +164,34 @@ def own_handler_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ports_of_agents() -> Iterator[None]:
-    """Give the agents of a node their ports, and tell the raylet.
+def _patched_ray(follow_logs: bool, *, include_dashboard: bool = True, **_: Any) -> Iterator[None]:
+    """Have a node of Ray start where the machine is slow, and without what nobody would ask.
 
     A raylet that has to be told by its agents where they listen gives these Python processes 15 s,
-    and dies without them, which is too short for a busy machine. So it finds the file that the
-    agent will write, too.
+    and dies without them, which is too short for a busy machine. So the agents are given their
+    ports, and it finds the files that they will write, too.
+
+    Left out are processes which start before it is there. Without a dashboard these are its server,
+    the agent that tells it of this node, and the autoscaler, which makes no nodes here; where logs
+    are shown nobody, who follows their files. A raylet ends when its agent does, so something small
+    stands in for that one.
     """
-    from ray._private import parameter
+    from ray._private import parameter, ray_constants, services, utils
     from ray._private.node import Node
 
     ray_params, start_raylet = parameter.RayParams, Node.start_raylet
+    python = services._build_python_executable_command_memory_profileable
 
-    def with_ports(**options: Any) -> Any:
-        return ray_params(
-            **{**options, **dict(zip(_AGENTS, free_ports(len(_AGENTS)), strict=True))}
-        )
+    def params(**options: Any) -> Any:
+        ports = dict(zip(_AGENTS, free_ports(len(_AGENTS)), strict=True))
+        parts = {"no_monitor": not include_dashboard, "include_log_monitor": follow_logs}
+        return ray_params(**{**options, **ports, **parts})
 
     def start_and_tell(node: Any, *arguments: Any, **options: Any) -> Any:
         for name in _AGENTS:
             port = getattr(node._ray_params, name)
             Path(node.get_session_dir_path(), f"{name}_{node._node_id}").write_text(str(port))
         return start_raylet(node, *arguments, **options)
-
-    parameter.RayParams, Node.start_raylet = with_ports, start_and_tell
-    try:
-        yield
-    finally:
-        parameter.RayParams, Node.start_raylet = ray_params, start_raylet
-
-
-@contextlib.contextmanager
-def _without_idle_parts(
-    follow_logs: bool, *, include_dashboard: bool = True, **_: Any
-) -> Iterator[None]:
-    """Leave out the processes of a Ray that nobody would ask, which start before it is there.
-
-    Without a dashboard these are its server, the agent that tells it of this node, and the
-    autoscaler, which makes no nodes here; where logs are shown nobody, who follows their files. A
-    raylet ends when its agent does, so something small stands in for that one.
-    """
-    from ray._private import parameter, ray_constants, services, utils
-    from ray._private.node import Node
-
-    ray_params, start_api_server = parameter.RayParams, Node.start_api_server
-    python, lacks = (
-        services._build_python_executable_command_memory_profileable,
-        utils.get_dashboard_dependency_error,
-    )
-
-    def with_few_parts(**options: Any) -> Any:
-        chosen = ray_params(**{**options, "no_monitor": not include_dashboard})
-        if not follow_logs:
-            chosen.include_log_monitor = False
-        return chosen
 
     def start_none(node: Any, **_: Any) -> None:
         node._webui_url = ""
@@ -228,18 +202,20 @@ def _without_idle_parts(
         command: list[str] = python(component, *arguments, **options)
         return command
 
-    parameter.RayParams = with_few_parts
-    if not include_dashboard:
-        Node.start_api_server = start_none
-        services._build_python_executable_command_memory_profileable = stand_in
-        # Ray imports a dashboard to see whether it could be there.
-        utils.get_dashboard_dependency_error = lambda: None
-    try:
+    with contextlib.ExitStack() as stack:
+
+        def patch(owner: Any, name: str, replacement: Any) -> None:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+
+        patch(parameter, "RayParams", params)
+        patch(Node, "start_raylet", start_and_tell)
+        if not include_dashboard:
+            patch(Node, "start_api_server", start_none)
+            patch(services, "_build_python_executable_command_memory_profileable", stand_in)
+            # Ray imports a dashboard to see whether it could be there.
+            patch(utils, "get_dashboard_dependency_error", lambda: None)
         yield
-    finally:
-        parameter.RayParams, Node.start_api_server = ray_params, start_api_server
-        services._build_python_executable_command_memory_profileable = python
-        utils.get_dashboard_dependency_error = lacks
 
 
 def say_nothing_of_missing_agents() -> None:

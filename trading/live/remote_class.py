@@ -5,25 +5,19 @@ that trading takes, network and kernels, to ask for a status update.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 
-def remote_class(module: str, name: str) -> type:
-    """Return a class with the same public methods, which imports that one where it is made.
+def remote_class(of: type) -> type:
+    """Return a class with the same public methods, which imports `of` where it is made.
 
-    It belongs to no module, so Ray hands it over as it is.
-
-    Parameters
-    ----------
-    module, name
-        Where the class is.
+    It belongs to no module, so Ray hands it over as it is, and `of` only by its place.
     """
-    methods: dict[str, Any] = {"__init__": _made(module, name)}
-    for each, value in vars(getattr(import_module(module), name)).items():
+    methods: dict[str, Any] = {"__init__": _made(of.__module__, of.__name__)}
+    for each, value in vars(of).items():
         if callable(value) and not each.startswith("_"):
             methods[each] = _asked(each)
-    return type(name, (), methods)
+    return type(of.__name__, (), methods)
 
 
 def _made(module: str, name: str) -> Callable[..., None]:
