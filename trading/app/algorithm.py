@@ -14,7 +14,7 @@ from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
 from trading.learning import build
 from trading.learning.champion.card import LEARNT_FROM, describe_training_markets
-from trading.learning.checkpoints import CheckpointStore
+from trading.learning.checkpoints import BEGIN_ANEW, CheckpointStore
 from trading.learning.noted_catalogue import CATALOGUE
 from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
@@ -118,7 +118,7 @@ def open_algorithm(
         if settings.paths.model_path is not None:
             display.note(
                 f"paths.model_path is not used: learning goes on from {start.origin}. Let it "
-                "trade by `trading checkpoints promote`, or name another paths.checkpoint_dir"
+                f"trade by `trading checkpoints promote`, {BEGIN_ANEW}"
             )
     return OpenAlgorithm(algorithm, store, start.origin, start.pretrained)
 
