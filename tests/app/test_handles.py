@@ -8,7 +8,7 @@ from trading.app import handles
 from trading.app.cluster_feed import RayFeedActor
 from trading.app.shared_learner import SharedLearner
 from trading.config.settings import CredentialSettings
-from trading.learning.champion.store import AccountChampion, Champion
+from trading.learning.champion.store import AccountChampion
 from trading.live.actor import LiveMarket, Progress
 from trading.live.endpoint import Endpoint
 from trading.live.market_server import MarketServerHost
@@ -19,7 +19,6 @@ TYPES = {
     each.__name__: each
     for each in (
         AccountChampion,
-        Champion,
         CredentialSettings,
         Endpoint,
         Fragment,

@@ -5,13 +5,13 @@ from typing import TypeAlias
 
 from trading.config import Settings, load_settings
 from trading.envs.history import History, tell_single_days
+from trading.envs.structures import Structure
 from trading.errors import ConfigError
 from trading.evaluation.backtest import Backtest, backtest_history, backtest_simulation, learnt
 from trading.learning.policy import Policy
 from trading.live.assembly import (
     fee_schedule,
     own_features,
-    own_structures,
     rule_based,
     trading_rules,
 )
@@ -82,7 +82,7 @@ def backtest(
         fee_schedule(settings),
         settings.env.sessions_per_episode,
     )
-    acting, features = _acting(trader, settings), own_features(settings)
+    acting, features = _acting(trader, settings, rules.structures), own_features(settings)
     if history is not None:
         folder = Path(history)
         tell_single_days(History(folder, rules, fees, features), in_a_row, "the backtest")
@@ -95,9 +95,11 @@ def backtest(
     return backtest_simulation(sessions, settings.seed, *made_for)
 
 
-def _acting(trader: Tradable, settings: Settings) -> SessionTrader:
+def _acting(
+    trader: Tradable, settings: Settings, structures: tuple[Structure, ...]
+) -> SessionTrader:
     if isinstance(trader, str):
         return rule_based(settings, settings.seed, trader)
     if isinstance(trader, Policy):
         return learnt(trader)
-    return RuleBased(unregistered(trader), settings.seed, own_structures(settings))
+    return RuleBased(unregistered(trader), settings.seed, structures)

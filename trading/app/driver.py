@@ -247,7 +247,7 @@ class _Application:
         self._start_live_market()
         if served is not None:
             display.phase("starting the HTTP service")
-            self._stack.push(served.result(self._stop.is_set).pop_all())
+            self._stack.push(served.result(self._stop.is_set))
         self._await_trading()
 
     def run(self, duration_s: float | None) -> None:
@@ -393,20 +393,15 @@ class _Application:
 
     def _champions(self) -> ChampionStore:
         from trading.learning.champion.card import LEARNT_FROM, describe_experience
-        from trading.learning.champion.store import ChampionStore
         from trading.learning.noted_settings import NOTED, noted_settings
 
         settings = self._settings
-        return ChampionStore(
-            settings.paths.checkpoints,
-            settings.learning.keep_checkpoints,
-            noted={
-                NOTED: noted_settings(settings),
-                LEARNT_FROM: describe_experience(settings),
-                **assembly.champion_notes(settings),
-            },
-            account_id=settings.account.id,
-        )
+        noted = {
+            NOTED: noted_settings(settings),
+            LEARNT_FROM: describe_experience(settings),
+            **assembly.champion_notes(settings),
+        }
+        return assembly.champion_store(settings, noted)
 
     def _introduce_champion(self, manager: ChampionManager) -> None:
         """Say who trades."""

@@ -54,12 +54,10 @@ class HeldOutSessions:
         self._judgements = 0
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
-            made_for = (self._rules, self._fees, self._features)
-            _check_apart(gate.history, settings.learning.history, *made_for)
-            per_episode = settings.env.sessions_per_episode
-            history = History(gate.history, *made_for)
+            history = self._open(gate.history)
+            self._check_apart(history)
             history.common_days(settings.env.underlyings_per_account, each_once=True)
-            tell_single_days(history, per_episode, "the gate")
+            tell_single_days(history, settings.env.sessions_per_episode, "the gate")
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = assembly.gate_limits(settings)
         acting = settings.policy.act
@@ -77,6 +75,27 @@ class HeldOutSessions:
             self.gate.hold_out([*self._fixed, recent])
         else:
             self.gate.hold_out(self._fixed, missing=[_RECENT])
+
+    def _open(self, folder: Path) -> History:
+        return History(folder, self._rules, self._fees, self._features)
+
+    def _check_apart(self, held_out: History) -> None:
+        """Refuse a day of the gate's history that is trained on as well."""
+        learning = self._settings.learning
+        if learning.history is None:
+            return
+        days, trained = (
+            {(day.underlying, day.date) for day in history.days}
+            for history in (held_out, self._open(learning.history))
+        )
+        if both := sorted(days & trained):
+            raise ConfigError(
+                [
+                    f"learning.gate.history: {both[0][0]} {both[0][1]} of {learning.gate.history} "
+                    f"is in learning.history {learning.history} too; hold out days that are not "
+                    "trained on"
+                ]
+            )
 
     def _write_recent(self, days: list[date]) -> bool:
         """Compile the newest days that were recorded from open to close; whether any can be traded.
@@ -108,7 +127,7 @@ class HeldOutSessions:
         rules = (self._rules, self._fees, ExchangeCalendar())
         features = self._features
         write_history(self._recent, sessions, *rules, nights=nights, features=features, **between)
-        written = History(self._recent, self._rules, self._fees, features)
+        written = self._open(self._recent)
         try:
             written.common_days(settings.env.underlyings_per_account, each_once=True)
         except DataError as error:
@@ -175,24 +194,3 @@ def held_out_seed(seed: int, judgement: int) -> int:
     """Return a seed that no runner has: theirs are small numbers beside the setting."""
     key = [seed, _SEED_KEY, *([judgement] if judgement else [])]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-
-
-def _check_apart(
-    held_out: Path,
-    trained: Path | None,
-    rules: TradingRules,
-    fees: FeeSchedule,
-    features: OwnFeatures | None,
-) -> None:
-    made_for = (rules, fees, features)
-    days = {(day.underlying, day.date) for day in History(held_out, *made_for).days}
-    if trained is None:
-        return
-    both = sorted(days & {(day.underlying, day.date) for day in History(trained, *made_for).days})
-    if both:
-        raise ConfigError(
-            [
-                f"learning.gate.history: {both[0][0]} {both[0][1]} of {held_out} is in "
-                f"learning.history {trained} too; hold out days that are not trained on"
-            ]
-        )

@@ -103,7 +103,7 @@ class SharedLearning:
             There is no learner, or the account's champion cannot be read.
         """
         first: SharedChampion | None = None
-        if not account.champion and self._manager.champions.news_for(account) is None:
+        if self._manager.needs_first(account):
             first = self._await_champion(stopped, tell)
             if first is None:
                 return False

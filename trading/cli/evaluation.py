@@ -29,6 +29,8 @@ from trading.files import write
 from trading.progress import counted
 
 if TYPE_CHECKING:
+    from trading.envs.rules import TradingRules
+    from trading.envs.structures import Structure
     from trading.evaluation.backtest import Backtest
     from trading.evaluation.evaluate import PolicyOfFold
     from trading.evaluation.summary import Figures
@@ -80,15 +82,17 @@ def backtest(
     check_output("--html", html, *_PAGES)
     settings = settings_for(config, overrides or [], several=True)
     with failures():
+        from trading.live.assembly import trading_rules
         from trading.plugins.discovery import load_plugins
 
         load_plugins(settings)
+        rules = trading_rules(settings)
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
-        compared = _compared(settings, model, trader)
+        compared = _compared(settings, rules.structures, model, trader)
         if model is not None and not as_json:
             row = "which is the first row" if trader is None else "its first row"
             print(f"the policy trades {acts(settings.policy.act)} (policy.act), {row}")
-        results = _backtests(settings, compared.traders, history, simulated or 1)
+        results = _backtests(settings, rules, compared.traders, history, simulated or 1)
         about = [("traded", told), ("episodes", _about_episodes(settings, history, simulated))]
         about += [*compared.about, *_about_settings(settings)]
         output = _Output(f"Backtest: {told}", html, as_json, about, compared.asked)
@@ -106,11 +110,13 @@ class _Compared(NamedTuple):
     """What the ones that were asked about are known by."""
 
 
-def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Compared:
+def _compared(
+    settings: Settings, structures: "tuple[Structure, ...]", model: Path | None, trader: str | None
+) -> _Compared:
     """Return the trader of rules, the policy in both of its ways, and the baselines."""
     from trading.evaluation.backtest import learnt
     from trading.evaluation.baselines import baselines
-    from trading.live.assembly import own_structures, policy_of, rule_based
+    from trading.live.assembly import policy_of, rule_based
 
     traders: dict[str, SessionTrader] = {}
     about: list[tuple[str, str]] = []
@@ -123,13 +129,15 @@ def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Co
             traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
         about += _about_model(model)
     asked = next(iter(traders), None)
-    return _Compared(
-        {**traders, **baselines(settings.seed, own_structures(settings))}, asked, about
-    )
+    return _Compared({**traders, **baselines(settings.seed, structures)}, asked, about)
 
 
 def _backtests(
-    settings: Settings, traders: "Mapping[str, SessionTrader]", history: Path | None, sessions: int
+    settings: Settings,
+    rules: "TradingRules",
+    traders: "Mapping[str, SessionTrader]",
+    history: Path | None,
+    sessions: int,
 ) -> "dict[str, Backtest]":
     """Trade every day of a history, or so many simulated sessions, by each trader."""
     from trading.envs.history import History
@@ -138,10 +146,10 @@ def _backtests(
         backtest_simulation,
         simulated_episodes,
     )
-    from trading.live.assembly import fee_schedule, own_features, trading_rules
+    from trading.live.assembly import fee_schedule, own_features
     from trading.live.simulated_world import simulated_world
 
-    rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
+    fees, seed = fee_schedule(settings), settings.seed
     distribution = simulated_world(settings.market).distribution
     features, in_a_row = own_features(settings), settings.env.sessions_per_episode
     if history is not None:

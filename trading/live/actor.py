@@ -798,12 +798,7 @@ class LiveMarket:
         if settings.policy.trader is not None:
             check_account(account, settings.policy.trader)
             return RuleBasedDecider(assembly.rule_based(settings, seed)), None
-        champions = ChampionStore(
-            settings.paths.checkpoints,
-            settings.learning.keep_checkpoints,
-            noted=self._noted,
-            account_id=settings.account.id,
-        )
+        champions = assembly.champion_store(settings, self._noted)
         policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
         return policy, champions
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trading.execution.risk import RiskLimits
     from trading.learning.champion.gate import GateLimits
     from trading.learning.champion.owner_choice import OwnerChoice
-    from trading.learning.champion.store import AccountChampion
+    from trading.learning.champion.store import AccountChampion, ChampionStore
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Policy
     from trading.live.close_finder import CloseFinder
@@ -315,6 +315,14 @@ def observation_size(settings: Settings) -> int:
 
     others = others_shown(settings.env.underlyings_per_account)
     return FEATURE_COUNT + len(settings.env.features) + len(others)
+
+
+def champion_store(settings: Settings, noted: Mapping[str, Any]) -> "ChampionStore":
+    """Return the champions of the settings' account; those that are written note `noted`."""
+    from trading.learning.champion.store import ChampionStore
+
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    return ChampionStore(folder, keep, noted=noted, account_id=settings.account.id)
 
 
 def owner_choice(settings: Settings, noted: Mapping[str, Any] | None = None) -> "OwnerChoice":

@@ -72,6 +72,10 @@ class ChampionManager:
         """Decisions that the account has not reported yet: sent until it has."""
         return (*self._rejections, *([self._offer] if self._offer else []))
 
+    def needs_first(self, account: AccountChampion) -> bool:
+        """Whether the account has no champion yet, and none is written for it."""
+        return not account.champion and self.champions.news_for(account) is None
+
     def begin(
         self,
         fill: Callable[[Path], object],
@@ -87,7 +91,7 @@ class ChampionManager:
             The champion cannot be read.
         """
         self.account = account
-        if not account.champion and self.champions.news_for(account) is None:
+        if self.needs_first(account):
             self.champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
         self._present, news = first_state(self.champions, account)
         if news is not None and account.champion:
