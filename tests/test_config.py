@@ -101,6 +101,23 @@ def test_environment_variables_set_their_keys(tmp_path: Path) -> None:
     assert settings.credentials.values() == ("12345", "a", "b")
 
 
+@pytest.mark.parametrize(
+    ("written", "number"), [("010", 10), ("0010", 10), ("+7", 7), ("1_000", 1000), ("10", 10)]
+)
+def test_whole_numbers_are_decimal(tmp_path: Path, written: str, number: int) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"account: {{max_positions: {written}}}\n")
+    assert load_settings(file, [], {}).account.max_positions == number
+    assert load_settings(None, [], {"MAX_POSITIONS": written}).account.max_positions == number
+
+
+@pytest.mark.parametrize("written", ["1:30", "0x10", "0b11", "0o17", "1__:0", "_1"])
+def test_what_is_no_decimal_number_is_no_number(tmp_path: Path, written: str) -> None:
+    for key in ("account.max_positions", "account.initial_capital"):
+        with pytest.raises(ConfigError, match="must be a"):
+            load_settings(None, [f"{key}={written}"], {})
+
+
 def test_a_secret_that_ends_with_a_line_is_the_secret() -> None:
     """As `kubectl create secret` makes it of a file, and `echo` in a pipe."""
     told = {"CONTROL_TOKEN": "0123456789abcdef\n", "MASSIVE_API_KEY": " key\r\n"}

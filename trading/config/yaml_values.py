@@ -1,9 +1,10 @@
 """YAML as settings are written in it: plain scalars mean what they look like.
 
-Differs from PyYAML's default in three ways. Only `true` and `false` are booleans, so the symbol
-`ON` stays text. `3e-4` is a number. Dates stay text, for the setting's own type to read. A key
-written twice is an error instead of the last one winning. Aliases are errors too: a few lines of
-them stand for more values than any memory holds.
+Differs from PyYAML's default. Only `true` and `false` are booleans, so the symbol `ON` stays text.
+`3e-4` is a number. Whole numbers are decimal: `010` is ten, not eight, and `1:30` is text, which no
+number takes, not 90. Dates stay text, for the setting's own type to read. A key written twice is an
+error instead of the last one winning. Aliases are errors too: a few lines of them stand for more
+values than any memory holds.
 """
 
 import re
@@ -18,7 +19,8 @@ _FLOAT = re.compile(
        |^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$""",
     re.VERBOSE,
 )
-_REPLACED = {"tag:yaml.org,2002:" + name for name in ("bool", "float", "timestamp")}
+_INT = re.compile(r"^[-+]?[0-9][0-9_]*$")
+_REPLACED = {"tag:yaml.org,2002:" + name for name in ("bool", "int", "float", "timestamp")}
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,6 +46,9 @@ class _Loader(yaml.SafeLoader):
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        return int(str(self.construct_scalar(node)).replace("_", ""))
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
@@ -52,7 +57,9 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
 
 
 class YamlProblem(Exception):
