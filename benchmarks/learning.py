@@ -466,7 +466,7 @@ def stages(task: Task, seconds: float) -> tuple[dict[str, float], Ours]:
     tuple
         They, and who was trained for at least so many seconds.
     """
-    from trading.learning import compiled, policy, ppo, ppo_update, prepared, runner
+    from trading.learning import compiled, policy, ppo, ppo_update, prepared, runner, uncompiled
     from trading.learning.kernels import network
 
     trainer = Ours(task, torch_threads=1)
@@ -481,7 +481,7 @@ def stages(task: Task, seconds: float) -> tuple[dict[str, float], Ours]:
     watch.wrap(network, "learn", "learning: forward, loss, backward")
     watch.wrap(compiled, "_by_weights", "learning: gradients of weights")
     watch.wrap(ppo_update, "_step", "learning: gradients added, clipped")
-    watch.wrap(torch.optim.Adam, "step", "learning: Adam")
+    watch.wrap(uncompiled.Adam, "step", "learning: Adam")
     watch.wrap(ppo, "update", "learning: checks, copies")
     watch.wrap(ppo.CLSTMPPO, "_update_local_runner", "weights to the runner")
     steps, start = 0, thread_time()

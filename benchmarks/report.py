@@ -375,9 +375,12 @@ def draw_line(figures: Figures, chart: Chart) -> "Figure":
 
     drawn, axes = plt.subplots(figsize=(8.0, 2.4), layout="constrained")
     places = [float(str(row[0]).replace(",", "")) for row in figures.rows]
+    highest = 0.0
     for head in chart.columns:
-        axes.plot(places, [float(value or 0.0) for value in figures.column(head)], label=head)
-    axes.set_ylim(bottom=0.0)
+        values = [float(value or 0.0) for value in figures.column(head)]
+        highest = max(highest, *values)
+        axes.plot(places, values, label=head)
+    axes.set_ylim(0.0, 1.2 * highest)
     axes.set_xlabel(figures.head)
     axes.set_ylabel(chart.label)
     axes.spines[["top", "right"]].set_visible(False)
