@@ -188,6 +188,7 @@ BENCHMARKS = {
 LEFT_OUT = {
     "learning_curves": "hours, and no speed: [learning curves](learning-curves.md)",
     "horizons": "hours, and no speed: [learning curves](learning-curves.md)",
+    "fill_styles": "no speed: [what a style of fills changes](execution.md#what-a-style-changes)",
     "slow_edge": "hours, and no speed: [speed of learning](learning-benchmark.md)",
     "learner_settings": "a quarter of an hour, and no speed: [the learner](learner.md)",
     "worlds": "hours, and no speed: [results](results.md)",

@@ -13,7 +13,7 @@ from trading.cli.reference import commands_page
 from trading.config.cost_sources import fees_table
 from trading.config.reference import reference_table
 from trading.envs.catalogue import action_table
-from trading.envs.features import feature_table
+from trading.envs.features import feature_table, order_feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
 from trading.execution.events import Compared, Converted, Event
 from trading.execution.matching import SHARES
@@ -139,6 +139,8 @@ _SPREAD_NOTES = f"""
 (`trading/execution/matching.py`):
 
 - `touch`, the default: a purchase pays the ask, a sale receives the bid.
+- `working`: a limit order at mid that works towards the touch, `execution.working_steps` bars long:
+  [how it is filled](execution.md#orders-that-work).
 - `share_of_spread`: a purchase pays bid + share x (ask - bid), a sale receives
   ask - share x (ask - bid), with the shares that ORATS publishes for its backtests
   ([methodology]({_ORATS}), [an example]({_ORATS_EXAMPLE})):
@@ -151,11 +153,12 @@ An order of one option trades in the ticks of its class: cents (SPY, QQQ, IWM), 
 dollars and five from there, or five and ten. A feed does not tell the class, so it is the coarsest
 whose ticks both sides of the quote keep to. Complex orders trade at net prices in cents, and so do
 their legs; limits are net prices. Everything is rounded against the order and never goes past the
-touch: where a quote is one tick wide, both styles are the same. Neither fills on a quote that is
+touch: where a quote is one tick wide, all styles are the same. None fills on a quote that is
 locked, crossed, one-sided, stale, or smaller than one unit. `execution.slippage` comes on top.
 
-What was made for one style names it when it meets the other: a history is refused, and a checkpoint
-and a journal say that the setting has changed.
+What was made for one style names it when it meets another: a history of `share_of_spread` is read
+by that alone, and a checkpoint and a journal say that the setting has changed. A policy sees what
+works only with `working`: its checkpoints and those of the others do not fit each other.
 """
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
@@ -177,7 +180,11 @@ def pages() -> dict[Path, str]:
         "of training trade so many underlyings then, or there would be nothing to learn from it;\n"
         "live they are 0 where an account has one symbol. A model is made for 1 or for more, and\n"
         "refused under the other ([decision](decisions/accounts-of-several-underlyings.md)).\n\n"
-        f"{_MADE}\n{feature_table()}"
+        f"{_MADE}\n{feature_table()}\n"
+        "## Orders that work\n\n"
+        "With `execution.style=working` an observation ends with these three instead, behind\n"
+        "features of your own; `env.underlyings_per_account` is 1 then:\n\n"
+        f"{order_feature_table()}"
     )
     actions = (
         "# What the policy may do\n\n"

@@ -20,6 +20,7 @@ SAME_MODULE = {
     "own_features": "what a feature is given, and which ones a file registers",
     "rule_based": "a rule-based trader as a file registers it, and as it decides live",
     "strategies": "the accounts of the section `strategies`: their settings, and what HTTP says",
+    "working_orders": "orders that work from mid to the touch, of one account and of a batch",
 }
 """Names of modules that two packages have, and the one thing that both are about.
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from tests.usual import risk_limits
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
+from trading.envs.rules import TradingRules
 from trading.execution.broker import PaperBroker
 from trading.execution.events import Settled
 from trading.execution.journal import Journal
+from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -52,12 +54,19 @@ def fair(contract: OptionContract, spot: float, now_ns: int, iv: float = 0.3) ->
 class Desk:
     """Tells `env` bars and quotes, minute by minute of one session."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, rules: TradingRules = DEFAULT_RULES) -> None:
         account = journal.open_account("paper", 100_000.0, session().open_ns)
         limits = risk_limits(max_order_notional=1e9, max_contracts_per_order=50)
         self.journal = journal
-        self.broker = PaperBroker(journal, account, DEFAULT_FEES, limits)
-        self.env = LiveEnv((SYMBOL,), DEFAULT_RULES, DEFAULT_FEES, CALENDAR, self.broker)
+        self.broker = PaperBroker(
+            journal,
+            account,
+            DEFAULT_FEES,
+            limits,
+            style=FillStyle(rules.fill_style),
+            working_steps=rules.working_steps,
+        )
+        self.env = LiveEnv((SYMBOL,), rules, DEFAULT_FEES, CALENDAR, self.broker)
         self.env.begin_session(session())
         self.env.list_contracts(SYMBOL, LISTING)
         self._told = 0
@@ -118,6 +127,6 @@ class Desk:
 
 
 @contextmanager
-def desk(folder: Path) -> Iterator[Desk]:
+def desk(folder: Path, rules: TradingRules = DEFAULT_RULES) -> Iterator[Desk]:
     with Journal(folder / "journal.sqlite") as journal:
-        yield Desk(journal)
+        yield Desk(journal, rules)

@@ -17,6 +17,8 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import DividendPaid, Event, MarginChanged, Settled
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
+from trading.execution.matching import FillStyle
+from trading.execution.orders import Intent
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.dividends import Dividend
@@ -156,8 +158,16 @@ def live(
             max_vega_pct=100.0 * rules.max_vega,
             max_orders_per_minute=100,
         )
-        age = rules.max_quote_age_ns
-        broker = PaperBroker(journal, account, fees, limits, rules.slippage, age)
+        broker = PaperBroker(
+            journal,
+            account,
+            fees,
+            limits,
+            rules.slippage,
+            rules.max_quote_age_ns,
+            style=FillStyle(rules.fill_style),
+            working_steps=rules.working_steps,
+        )
         symbols = tuple(each.underlying for each in told[0])
         env = LiveEnv(symbols, rules, fees, CALENDAR, broker, dividends)
         carried = np.zeros(len(symbols), np.float32)
@@ -186,6 +196,8 @@ def _live_session(
             env.close_session(end_ns, session, float(seen.rewards.sum()))
             return seen.rewards
         account = env.broker.account
+        waiting = (each.order for each in account.working_orders.values())
+        opening = {each.underlying for each in waiting if each.intent is Intent.OPEN}
         lived.seen.append(
             Seen(
                 seen.observations.tobytes(),
@@ -196,7 +208,7 @@ def _live_session(
                 account.margin_used,
                 account.day_start_equity,
                 account.peak_equity,
-                len(account.strategies),
+                len(account.strategies.keys() | opening),
             )
         )
         carried = np.zeros(len(together), np.float32)

@@ -42,7 +42,14 @@ from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
 from trading.execution.margin.buying_power import underlying_prices
 from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
-from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
+from trading.execution.matching import (
+    LIMIT_TOLERANCE,
+    MINIMUM_PRICE,
+    FillStyle,
+    MatchCode,
+    check_quote,
+    touch_price,
+)
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.owner import Command, execute_command
@@ -62,6 +69,7 @@ from trading.market.corporate_actions import (
 from trading.market.dividends import Dividend
 
 SLIPPAGE = 0.01
+STEPS = 3
 EXPIRIES = (date(2026, 1, 16), date(2026, 2, 20))
 QQQ_SHAPES: dict[str, tuple[Leg, ...]] = {
     "long_call": (Leg(QQQ_CALL_100, 1),),
@@ -186,7 +194,10 @@ class TradingMachine(RuleBasedStateMachine):
         journal = Journal(Path(self.folders[-1].name) / "journal.db")
         journal._connection.execute("PRAGMA synchronous = OFF")
         account = journal.open_account("paper", self.cash, NOW_NS)
-        broker = WatchedBroker(journal, account, self.fees, self.limits, SLIPPAGE)
+        broker = WatchedBroker(
+            journal, account, self.fees, self.limits, SLIPPAGE,
+            style=FillStyle.WORKING, working_steps=STEPS,
+        )  # fmt: skip
         broker.watch(self.cash, self.broker.ledger if hasattr(self, "broker") else None)
         return broker
 
@@ -234,12 +245,48 @@ class TradingMachine(RuleBasedStateMachine):
         order = close_order(self.broker, units, limit=limit, day=day, underlying=underlying)
         self.submit(order)
 
+    @precondition(lambda self: self.is_free("SPY"))
+    @rule(shape=st.sampled_from(sorted(SHAPES)), units=UNITS)
+    def open_patiently(self, shape: str, units: int) -> None:
+        order = open_order(self.broker, shape, units, ts_ns=self.now_ns)
+        self.submit(self.broker.patient(order, self.quotes, self.now_ns))
+
+    @precondition(lambda self: self.broker.account.strategies)
+    @rule(data=st.data())
+    def close_patiently(self, data: st.DataObject) -> None:
+        underlying = data.draw(st.sampled_from(sorted(self.broker.account.strategies)))
+        order = close_order(self.broker, underlying=underlying, ts_ns=self.now_ns)
+        self.submit(self.broker.patient(order, self.quotes, self.now_ns))
+
+    @precondition(lambda self: self.broker.account.working_orders)
+    @rule()
+    def step(self) -> None:
+        """A step goes nearer to the touch of now, ends at it, and never past the buying power."""
+        for waiting in list(self.broker.account.working_orders.values()):
+            if not waiting.order.leg_limits:
+                continue
+            order_id, before = waiting.order.order_id, self.broker.account.buying_power
+            filled = self.broker.step(waiting, self.quotes, self.now_ns)
+            after = self.broker.account
+            if filled is not None:
+                self.check_fill(filled)
+            if order_id in after.working_orders:
+                now = after.working_orders[order_id]
+                assert now.step in (waiting.step, waiting.step + 1) and now.step < STEPS
+                opens = now.order.intent is Intent.OPEN
+                assert after.buying_power >= (0.0 if opens and before >= 0.0 else before - 1e-6)
+
     @rule()
     def bar(self) -> None:
         self.now_ns += 60 * SECOND_NS
+        waiting = dict(self.broker.account.working_orders)
         fills = self.broker.on_bar(self.quotes, self.now_ns)
         for filled in fills:
-            self.check_fill(filled)
+            order = waiting[filled.order_id].order
+            if order.leg_limits:
+                self.check_worked(filled, order)
+            else:
+                self.check_fill(filled)
         if not fills and self.broker.account.trading_state is not TradingState.HALTED:
             self.margin_follows_the_market()
 
@@ -624,6 +671,24 @@ class TradingMachine(RuleBasedStateMachine):
                 floor = min(view.bid, max(view.bid - SLIPPAGE, MINIMUM_PRICE))
                 assert floor <= leg.price <= view.bid
                 assert self.lots(leg.symbol, -leg.quantity) <= view.bid_size
+
+    def check_worked(self, filled: Fill, order: Order) -> None:
+        """A limit that lay trades at itself, once the touches together have come to it."""
+        assert tuple(leg.price for leg in filled.legs) == order.leg_limits
+        touches = []
+        for leg in filled.legs:
+            view, buys = self.quotes[leg.symbol], leg.quantity > 0
+            age_ns = self.broker.max_quote_age_ns
+            code = check_quote(view.bid, view.ask, view.ts_ns, self.now_ns, age_ns)
+            assert code == MatchCode.OK
+            size = view.ask_size if buys else view.bid_size
+            assert self.lots(leg.symbol, abs(leg.quantity)) <= size
+            touches.append(touch_price(view.bid, view.ask, buys, SLIPPAGE))
+        ratios = [leg.ratio for leg in order.legs]
+        possible = sum(ratio * price for ratio, price in zip(ratios, touches, strict=True))
+        assert order.limit_price is not None
+        assert possible <= order.limit_price + LIMIT_TOLERANCE
+        assert filled.order_id not in self.broker.account.working_orders
 
     def lots(self, symbol: str, quantity: int) -> float:
         """Round lots of what was traded, by the unit it is held in; 0 where it no longer is."""

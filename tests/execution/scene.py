@@ -6,6 +6,7 @@ from tests.usual import risk_limits
 from trading.execution.broker import PaperBroker
 from trading.execution.fees import NO_FEES, FeeSchedule
 from trading.execution.journal import Journal
+from trading.execution.matching import FillStyle
 from trading.execution.orders import Intent, Leg, Order, OrderType, QuoteView, TimeInForce
 from trading.execution.risk import RiskLimits
 
@@ -120,7 +121,18 @@ def new_broker(
     limits: RiskLimits | None = None,
     schedule: FeeSchedule = NO_FEES,
     slippage: float = 0.0,
+    working_steps: int = 0,
 ) -> PaperBroker:
+    """With `working_steps` its orders may work from mid to the touch."""
     journal = Journal(folder / "journal.db")
     account = journal.open_account("paper", cash, NOW_NS)
-    return PaperBroker(journal, account, schedule, limits or risk_limits(), slippage)
+    style = FillStyle.WORKING if working_steps else FillStyle.TOUCH
+    return PaperBroker(
+        journal,
+        account,
+        schedule,
+        limits or risk_limits(),
+        slippage,
+        style=style,
+        working_steps=max(working_steps, 1),
+    )

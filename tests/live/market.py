@@ -18,7 +18,6 @@ from trading.data.massive.server.server import MarketServer
 from trading.data.massive.server.source import EventSource, Listing, SimulationSource, SourceStep
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
-from trading.execution.broker import PaperBroker
 from trading.execution.events import PromotedBy
 from trading.execution.journal import Journal
 from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
@@ -184,7 +183,7 @@ def trade(
         now_ns = rest.market_status().server_ns
         account = journal.open_account("paper", settings.account.initial_capital, now_ns)
         fees = assembly.fee_schedule(settings)
-        broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
+        broker = assembly.paper_broker(settings, journal, account)
         env = recorded_env(
             LiveEnv(
                 settings.symbols,

@@ -1,5 +1,6 @@
 """A day that was traded live and recorded, traded again in training: equal to the last bit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ from trading.data.massive.server.source import EventSource, ReplaySource
 from trading.data.recorded_session import RecordedSession
 from trading.data.recording import load_recording
 from trading.envs.catalogue import ACTION_COUNT
+from trading.envs.features import FEATURES
 from trading.envs.history import History, write_history
 from trading.envs.live_env import LiveEnv, TimeStep
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 from trading.execution.broker import PaperBroker
-from trading.execution.orders import Fill
+from trading.execution.events import Event, OrderFilled, OrderRejected, OrderRepriced
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.market.calendar import Session
@@ -50,14 +52,16 @@ class Day(NamedTuple):
     seen: list[Seen]
     actions: list[int]
     fills: list[Traded]
+    steps: list[int]
+    """When working orders came nearer to the touch, where that is told."""
 
 
 def live_day(
     settings: Settings, source: EventSource, symbol: str, patch: pytest.MonkeyPatch
 ) -> tuple[Day, RecordedSession]:
     """Trade a source through the server, the stream and the broker, recording it."""
-    day = Day([], [], [])
-    close_bar, act, submit = LiveEnv.close_bar, LiveEnv.trade, PaperBroker.submit
+    day = Day([], [], [], [])
+    close_bar, act, record = LiveEnv.close_bar, LiveEnv.trade, PaperBroker.record
 
     def watched_bar(env: LiveEnv, now_ns: int, session: Session) -> TimeStep:
         seen = close_bar(env, now_ns, session)
@@ -69,15 +73,19 @@ def live_day(
         day.actions.extend(actions)
         return act(env, now_ns, actions)
 
-    def watched_submit(broker: PaperBroker, *args: object, **kwargs: object) -> object:
-        result = submit(broker, *args, **kwargs)  # type: ignore[arg-type]
-        assert isinstance(result, Fill), result
-        day.fills.append(Traded(result.ts_ns, result.units, broker.account.cash))
-        return result
+    def watched_record(broker: PaperBroker, events: Sequence[Event]) -> None:
+        record(broker, events)
+        for event in events:
+            assert not isinstance(event, OrderRejected), event
+            if isinstance(event, OrderFilled):
+                fill = event.fill
+                day.fills.append(Traded(fill.ts_ns, fill.units, broker.account.cash))
+            elif isinstance(event, OrderRepriced):
+                day.steps.append(event.ts_ns)
 
     patch.setattr(LiveEnv, "close_bar", watched_bar)
     patch.setattr(LiveEnv, "trade", watched_act)
-    patch.setattr(PaperBroker, "submit", watched_submit)
+    patch.setattr(PaperBroker, "record", watched_record)
     recorder = assembly.recorder(settings)
     assert recorder is not None and settings.data.replay.date is not None
     with recorder, serving(source, max_quote_contracts=10_000) as (endpoint, begin):
@@ -94,8 +102,18 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
     env = HistoricalOptionsVectorEnv(1, rules, fees, folder, reward=reward, features=own)
     policy = Policy(assembly.model_config(settings), settings.seed)
     times = History(folder, rules, fees, own).snapshots.now_ns.tolist()
-    accounts, day = env._accounts, Day([], [], [])
+    accounts, day = env._accounts, Day([], [], [], [])
     state, first = policy.initial_state(1), np.ones(1, np.bool_)
+    trade = env._trade
+
+    def noted(actions: np.ndarray) -> None:
+        held, cash = int(accounts.holdings.units[0]), float(accounts.balances.cash[0])
+        trade(actions)
+        if accounts.balances.cash[0] != cash:
+            units = abs(int(accounts.holdings.units[0]) - held)
+            day.fills.append(Traded(end_ns, units, float(accounts.balances.cash[0])))
+
+    env._trade = noted  # type: ignore[method-assign]
     seen, _ = env.reset()
     reward, equity, truncated = np.zeros(1, np.float32), env.equity, np.zeros(1, np.bool_)
     for end_ns in times:
@@ -103,15 +121,10 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
         day.seen.append(Seen(end_ns, *parts, float(equity[0])))
         if truncated[0]:
             break
-        held, cash = int(accounts.holdings.units[0]), float(accounts.balances.cash[0])
         decision, state = policy.act(seen["observations"], seen["action_mask"], state, first)
         day.actions.extend(decision.actions.tolist())
         first[:] = False
-        env._trade(decision.actions)
-        if accounts.balances.cash[0] != cash:
-            units = abs(int(accounts.holdings.units[0]) - held)
-            day.fills.append(Traded(end_ns, units, float(accounts.balances.cash[0])))
-        seen, reward, _, truncated, info = env.step(np.zeros(1, np.int64))
+        seen, reward, _, truncated, info = env.step(decision.actions)
         if truncated[0]:
             seen, equity = info["final_obs"], info["episode"]["equity"]
     return day
@@ -125,6 +138,7 @@ def assert_same_day(one: Day, other: Day) -> None:
         assert seen == again
 
 
+OWN_FROM = len(FEATURES)
 OWN = """
 import numpy as np
 import trading as td
@@ -169,19 +183,25 @@ def mine(bar):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [False, True], ids=["as it is", "with plug-ins"])
+@pytest.mark.parametrize("way", ["as it is", "with plug-ins", "orders that work"])
 def test_a_simulated_live_day_is_the_same_day_in_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    plugins = []
+    own, plugins = way != "as it is", []
+    works = way == "orders that work"
     if own:
-        (tmp_path / "own.py").write_text(OWN)
+        text = OWN
+        for name in ("depth", "swing", "mine", "wing", "diagonal"):
+            text = text.replace(f'"{name}"', f'"{name}_{works:d}"')
+        (tmp_path / "own.py").write_text(text)
         plugins = [
             f"plugins={tmp_path / 'own.py'}",
-            "env.reward=mine",
-            "env.features=depth,swing",
-            "env.structures=wing,diagonal",
+            f"env.reward=mine_{works:d}",
+            f"env.features=depth_{works:d},swing_{works:d}",
+            f"env.structures=wing_{works:d},diagonal_{works:d}",
         ]
+    if works:
+        plugins += ["execution.style=working", "env.size_levels=2", "execution.slippage=0.01"]
     settings = settings_for(
         tmp_path / "live",
         "symbols=[AAA]",
@@ -193,9 +213,12 @@ def test_a_simulated_live_day_is_the_same_day_in_training(
     live, recording = live_day(settings, source, "AAA", monkeypatch)
     assert len(live.seen) == SESSION_MINUTES and len(live.fills) > 10
     if own:
-        shown = np.array([np.frombuffer(each.observation, np.float32)[-2:] for each in live.seen])
+        seen = np.array([np.frombuffer(each.observation, np.float32) for each in live.seen])
+        shown = seen[:, OWN_FROM : OWN_FROM + 2]
         assert (shown.std(axis=0) > 0.0).all()
         assert {a for a in live.actions if a >= ACTION_COUNT}, "none of its own is chosen"
+        assert len(live.steps) > 5 or not works
+        assert not works or (seen[:, OWN_FROM + 2 :].max(axis=0) > 0.0).all()
     assert_same_day(live, day_in_training(settings, recording, tmp_path / "history"))
 
 

@@ -10,20 +10,25 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.execution.machine import TradingMachine
 from tests.execution.scene import (
+    CALL_100,
     NOW_NS,
     SECOND_NS,
     close_order,
     market,
     new_broker,
     open_order,
+    quote,
 )
 from tests.usual import fee_schedule
 from trading.execution.events import CashMoved, DecisionMade
 from trading.execution.money import round_usd
+from trading.execution.orders import Order
 from trading.execution.portfolio import Account
 from trading.live.profit_parts import OF_A_TRADE
 from trading.reporting.ledger import PARTS, Ledger, Trade, read_ledger
 from trading.reporting.report import make_report
+from trading.reporting.sheet import report_page
+from trading.reporting.tables import JournalTables
 
 DAY_NS = 24 * 3600 * SECOND_NS
 
@@ -97,6 +102,47 @@ def test_a_trade_tells_its_legs_times_fees_and_reasons(ledger: Ledger) -> None:
     assert {leg.symbol: -leg.quantity for leg in trade.legs[4:]} == bought
     cash = -sum(leg.quantity * leg.price * 100.0 for leg in trade.legs)
     assert trade.profit == pytest.approx(cash - trade.fees)
+
+
+def test_a_trade_of_orders_that_worked_tells_the_decision_and_the_limit(tmp_path: Path) -> None:
+    """Not the decision of the bar that filled it, which was to hold."""
+    broker = new_broker(tmp_path, working_steps=2)
+    minutes = [NOW_NS + k * 60 * SECOND_NS for k in range(8)]
+
+    def decide(k: int, action: int, name: str) -> None:
+        broker.record([DecisionMade(minutes[k], "SPY", action, name, 1, 0.5, 0.0, profit=0.0)])
+
+    def send(k: int, order: Order) -> None:
+        patient = broker.patient(order, market(minutes[k]), minutes[k])
+        assert broker.submit(patient, market(minutes[k]), True, minutes[k]) is None
+
+    decide(0, 9, "bull_call_debit")
+    send(0, open_order(broker, "bull_call_debit"))
+    for k in (1, 2):
+        decide(k, 0, "hold")
+        (waiting,) = broker.account.working_orders.values()
+        broker.step(waiting, market(minutes[k]), minutes[k])
+    assert not broker.account.working_orders
+    decide(3, 1, "close")
+    send(3, close_order(broker, ts_ns=minutes[3]))
+    broker.cancel(next(iter(broker.account.working_orders)), minutes[4])
+    decide(5, 1, "close")
+    send(5, close_order(broker, ts_ns=minutes[5]))
+    decide(6, 0, "hold")
+    come = market(minutes[6]) | {CALL_100: quote(3.20, 3.30, ts_ns=minutes[6])}
+    assert len(broker.fill_waiting(come, minutes[6])) == 1
+    ledger = read_ledger(broker.journal.events())
+    (trade,) = ledger.trades
+    chosen = "policy chose {}, value +0.500, a limit at {} after {} steps"
+    assert trade.reason_open == chosen.format("bull_call_debit", "2.10 debit", 2)
+    assert trade.reason_close == chosen.format("close", "2.00 credit", 0)
+    report = make_report(ledger, ledger.between(None, None))
+    assert report.worked == {"placed": 3, "filled": 2, "cancelled": 1}
+    assert "Orders that worked" in report_page(report)
+    broker.journal.close()
+    fills = JournalTables(tmp_path / "journal.db").fills
+    assert fills.step.tolist() == [2, 0]
+    assert fills.limit.tolist() == pytest.approx([2.10, -2.00])
 
 
 def test_cash_that_is_paid_in_is_no_profit(ledger: Ledger) -> None:

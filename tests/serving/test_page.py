@@ -275,6 +275,22 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
         "equity": None,
     }
     status["limits"]["max_delta_pct"] = {"limit": 200.0, "used": None}
+    status["working_orders"] = [
+        {
+            "order_id": "paper-9",
+            "underlying": "AAA",
+            "strategy": "bull_call_debit",
+            "intent": "open",
+            "units": 3,
+            "limit": -1.25,
+            "step": 2,
+            "steps": 4,
+            "placed": status["market"]["time"],
+            "age_s": 120.0,
+            "reserved": 375.0,
+            "legs": [{"symbol": "O:AAA260116C00100000", "ratio": -1}],
+        }
+    ]
     odd = update._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
     server = served(Told(odd))
     page = watched.page
@@ -290,6 +306,9 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     expect(page.locator("#state")).to_contain_text("HALTED")
     expect(page.locator(".figure").first).to_contain_text("–")  # noqa: RUF001
     expect(page.locator("#limits")).to_contain_text("not known: counts as used up")
+    order = page.locator("#positions").get_by_role("row", name="open bull call debit")
+    for said in ("1.25 credit", "2 of 4", "375.00"):
+        expect(order).to_contain_text(said)
 
     waiting = served(Told(odd), StandsBy())
     page.goto(waiting.url)

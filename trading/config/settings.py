@@ -381,12 +381,17 @@ class ExecutionSettings(Section):
         _about("Fee for borrowing stock that is held short, in percent of its value a year."),
     ] = 0.0
     style: Annotated[
-        Literal["touch", "share_of_spread"],
+        Literal["touch", "share_of_spread", "working"],
         _about(
-            "How much of the spread a fill pays: all of it, or 75, 66, 56 and 53 percent of it "
-            "for 1, 2, 3 and more legs."
+            "How much of the spread a fill pays: all of it; or 75, 66, 56 and 53 percent of it "
+            "for 1, 2, 3 and more legs; or what a limit order at mid comes to that works towards "
+            "the touch."
         ),
     ] = "touch"
+    working_steps: Annotated[
+        Count,
+        _about("In so many bars a working order comes from mid to the touch, with style=working."),
+    ] = 4
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than its style says.")
     ] = 0.0

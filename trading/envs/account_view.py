@@ -51,6 +51,10 @@ class AccountBalances(NamedTuple):
     may_open: NDArray[np.bool_]
     """The state of trading lets positions be opened, and likewise closed."""
     may_close: NDArray[np.bool_]
+    order_opens: NDArray[np.bool_]
+    """An order to open works here; it is one of the open positions."""
+    order_hold: F64
+    """What of `margin_used` it holds: another opening that takes its place may spend it."""
 
 
 class AccountViews(NamedTuple):
@@ -85,6 +89,8 @@ def empty_balances(count: int) -> AccountBalances:
         open_positions=np.zeros(count, dtype=np.int64),
         may_open=np.ones(count, dtype=np.bool_),
         may_close=np.ones(count, dtype=np.bool_),
+        order_opens=np.zeros(count, dtype=np.bool_),
+        order_hold=np.zeros(count),
     )
 
 
@@ -117,7 +123,7 @@ def keep_greeks(quotes: QuoteArrays, q: int, spot: float, known: F64) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def observe_accounts(
+def observe_accounts(  # noqa: PLR0912 - one hot body
     quotes: QuoteArrays,
     snapshots: MarketSnapshots,
     snapshot_of: I64,
@@ -126,6 +132,7 @@ def observe_accounts(
     balances: AccountBalances,
     which: I64,
     views: AccountViews,
+    orders_work: bool | None = None,
 ) -> None:
     """Write what accounts `which` see in their snapshots, and what they may order.
 
@@ -133,6 +140,9 @@ def observe_accounts(
     displayed sizes go; opening when no position is open on the underlying, as far as the risk
     fraction, the greek limits, the buying power and the snapshot allow. Greeks that cannot be read
     now are seen as they were last, the delta moved by what the underlying did since.
+
+    Where `orders_work` an opening may take the place of the one that waits, and spend what that
+    holds; with None the compiler leaves this out.
     """
     legs, ratio, held, known = holdings.legs, holdings.ratio, holdings.units, holdings.known
     out, units, mask = views.observations, views.units, views.mask
@@ -211,12 +221,16 @@ def observe_accounts(
 
         trades = now_ns < snapshots.close_ns[f] and balances.may_close[b]
         opens = trades and held[b] == 0 and balances.may_open[b] and equity > 0.0
-        opens = opens and balances.open_positions[b] < rules.max_positions
+        spendable, others = buying_power, balances.open_positions[b]
+        if orders_work is not None:
+            spendable += balances.order_hold[b]
+            others -= 1 if balances.order_opens[b] else 0
+        opens = opens and others < rules.max_positions
         for a in range(whole):
             n = 0.0
             if opens and a > CLOSE:
                 by_equity = np.floor(equity / unit_need[f, a])
-                by_cash = np.floor(buying_power / unit_cost[f, a])
+                by_cash = np.floor(spendable / unit_cost[f, a])
                 n = min(most_units[f, a], by_equity, by_cash)
             units[b, a] = np.int32(max(n, 0.0))
             mask[b, a] = n >= 1.0

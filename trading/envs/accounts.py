@@ -27,6 +27,7 @@ from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.size_levels import of_full_size
+from trading.envs.working_orders import WorkingOrders, no_orders, place_order, write_limits
 from trading.execution.exposure import loss_floor
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin.formulas import payoff_margin
@@ -70,6 +71,11 @@ class Accounts(NamedTuple):
     """[B]: the margin follows the market, see `StrategyPosition.margin_moves`."""
     kept: F64
     """[B, MAX_LEGS, KEPT]: what `held_greeks` was last read of, for accounts that share."""
+    orders: WorkingOrders
+    last_action: I64
+    """[B]: what the last fill was of, at full size; of no meaning before the first."""
+    last_price: F64
+    """[B, MAX_LEGS]: at which price each leg of it traded, USD a share."""
 
 
 def new_accounts(
@@ -87,6 +93,9 @@ def new_accounts(
         views=empty_views(count, size_levels, added, actions),
         trades=np.zeros(count, dtype=np.int64),
         kept=np.zeros((count, MAX_LEGS, KEPT)),
+        orders=no_orders(count),
+        last_action=np.full(count, HOLD, dtype=np.int64),
+        last_price=np.zeros((count, MAX_LEGS)),
         **columns,
     )
 
@@ -101,6 +110,8 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     balances.equity[which] = balances.cash[which] = accounts.day_start[which] = cash
     accounts.peak[which] = cash
     balances.margin_used[which] = balances.open_positions[which] = 0
+    balances.order_opens[which], balances.order_hold[which] = False, 0.0
+    accounts.orders.action[which], accounts.orders.held[which] = HOLD, 0.0
     balances.may_open[which] = balances.may_close[which] = True
     for name in (*SUMS, "trades"):
         getattr(accounts, name)[which] = 0
@@ -108,13 +119,23 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
         getattr(accounts, name)[which] = False
 
 
+class Due(NamedTuple):
+    """What trades now at its limit, of orders that work; see `trading.envs.working_trades`."""
+
+    units: I64
+    """[B]: 0 where nothing does."""
+    action: I64
+    """[B]: CLOSE, or the opening of the catalogue at full size."""
+
+
 # What is booked here `Account` books for a live account (`portfolio.py`: `_opened`, `_reduced`),
 # tied to it by `tests/live/test_parity.py` and `tests/envs/test_fill_styles.py`, and
 # `trading.evaluation.baselines` for positions outside of the catalogue, by its tests.
 # One loop body, as in `observe_accounts`: a call that takes the arrays of an account costs more
-# than the fill.
+# than the fill, also one that is compiled inline. What only working orders need is left out by the
+# compiler where there is nothing `due`.
 @njit(cache=True, error_model="numpy")
-def trade(
+def trade(  # noqa: PLR0912 - one body, see above
     quotes: QuoteArrays,
     snapshots: MarketSnapshots,
     snapshot_of: I64,
@@ -125,6 +146,7 @@ def trade(
     which: I64,
     actions: I64,
     invalid: NDArray[np.bool_],
+    due: Due | None = None,
 ) -> None:
     """Execute one action for each of accounts `which` in its snapshot; a masked one is a hold.
 
@@ -136,6 +158,8 @@ def trade(
     ratios : [N, MAX_LEGS], signed contracts of one unit of every action, of the `ActionTables`
     actions : [B]
     invalid : [B], set where an action was masked out
+    due : what trades at its limit instead, where orders work; actions place orders then. See
+        `trading.envs.working_trades`, which is to be called there.
     """
     holdings, balances, views = accounts.holdings, accounts.balances, accounts.views
     chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
@@ -144,10 +168,15 @@ def trade(
     right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    orders, at_limit = accounts.orders, False
     for b in which:
         action = actions[b]
         allowed = 0 <= action < views.mask.shape[1] and views.mask[b, action]
         invalid[b] = not allowed
+        if due is not None:
+            at_limit = due.units[b] > 0
+            if at_limit:
+                allowed, action = True, due.action[b]
         liquidates = delivered[b] and not halted[b]
         if liquidates:
             action = CLOSE
@@ -158,6 +187,8 @@ def trade(
         opening = of_full_size(action, len(ratios))
         for leg in range(MAX_LEGS):
             i = legs[b, leg] if closes else np.int64(snapshots.legs[f, opening, leg])
+            if at_limit:
+                i = orders.legs[b, leg]
             if i == NO_LEG:
                 break
             n_legs += 1
@@ -174,6 +205,8 @@ def trade(
             right[leg], strike[leg] = quotes.right[listed], quotes.strike[listed]
 
         wanted = holdings.units[b] if liquidates else np.int64(views.units[b, action])
+        if at_limit:
+            wanted = orders.units[b]
         code, units = match_legs(
             lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, snapshots.now_ns[f],
             wanted, rules.max_quote_age_ns, rules.slippage, price,
@@ -181,11 +214,25 @@ def trade(
         )  # fmt: skip
         if code != _FILLED or units < 1:
             continue
+        if due is not None:
+            if at_limit:
+                price[:] = orders.limits[b]
+            elif not liquidates:
+                unit, open_units = accounts.margin_per_unit[b], holdings.units[b]
+                write_limits(bid, ask, lots, n_legs, chosen[0], rules, 0, orders.limits[b])
+                if place_order(
+                    orders, balances, b, opening, wanted, unit, open_units, rules, fees, n_legs,
+                    chosen, lots, right, strike, price,
+                ):  # fmt: skip
+                    continue
         premium, fee = fill_cash(right, lots, price, n_legs, units, rules.multiplier, fees)
 
         balances.cash[b] = round_usd(balances.cash[b] + (premium - fee))
         accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
         accounts.trades[b] += 1
+        accounts.last_action[b] = opening
+        for leg in range(n_legs):
+            accounts.last_price[b, leg] = price[leg]
         if closes:
             holdings.units[b] -= units
             delivered[b] = delivered[b] and holdings.units[b] > 0

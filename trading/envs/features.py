@@ -7,6 +7,8 @@ a user's own stand behind them. Where accounts trade several underlyings
 written by `trading.envs.shared_accounts`.
 """
 
+from collections.abc import Iterable, Sequence
+
 from trading.envs.market_features import MARKET_FEATURES, Feature
 
 ACCOUNT_FEATURES: tuple[Feature, ...] = (
@@ -26,6 +28,12 @@ ACCOUNT_FEATURES: tuple[Feature, ...] = (
 )
 FEATURES = (*MARKET_FEATURES, *ACCOUNT_FEATURES)
 FEATURE_COUNT = len(FEATURES)
+ORDER_FEATURES: tuple[Feature, ...] = (
+    Feature("order_opens", "1 if an order to open works on this underlying"),
+    Feature("order_closes", "1 if an order to close does"),
+    Feature("order_step", "how far its limit is from mid (0) to the touch (1)"),
+)
+"""What observations end with, behind those of a user's own, where orders work."""
 
 OTHERS_FEATURES: tuple[Feature, ...] = (
     Feature("others_open", "strategies open on the other underlyings, over the most allowed"),
@@ -43,10 +51,30 @@ def others_shown(underlyings_per_account: int) -> tuple[Feature, ...]:
     return OTHERS_FEATURES if underlyings_per_account > 1 else ()
 
 
+def shown_last(underlyings_per_account: int, orders_work: bool) -> tuple[Feature, ...]:
+    """Return what an observation ends with, behind features of a user's own.
+
+    Orders work in accounts of training that trade one underlying.
+    """
+    orders = ORDER_FEATURES if orders_work else ()
+    return orders + others_shown(underlyings_per_account)
+
+
 def feature_table() -> str:
     """Return the observation as a Markdown table, for `docs/observation.md`."""
-    rows = [f"| {k} | `{f.name}` | {f.meaning} |" for k, f in enumerate(FEATURES)]
-    rows += [
-        f"| {k - OTHERS_COUNT} | `{f.name}` | {f.meaning} |" for k, f in enumerate(OTHERS_FEATURES)
-    ]
+    rows = [*enumerate(FEATURES)]
+    return _table([*rows, *_from_the_end(OTHERS_FEATURES)])
+
+
+def order_feature_table() -> str:
+    """Return what working orders add to it, as a Markdown table."""
+    return _table(_from_the_end(ORDER_FEATURES))
+
+
+def _from_the_end(features: Sequence[Feature]) -> list[tuple[int, Feature]]:
+    return [(k - len(features), each) for k, each in enumerate(features)]
+
+
+def _table(numbered: Iterable[tuple[int, Feature]]) -> str:
+    rows = [f"| {k} | `{f.name}` | {f.meaning} |" for k, f in numbered]
     return "\n".join(["| index | name | meaning |", "|---|---|---|", *rows]) + "\n"

@@ -77,12 +77,15 @@ class HistoryDay:
 
 _STYLE = "fill_style"
 _NOT_RULES = (
-    "risk_aversion", "risk_measure", "size_levels", "underlyings_per_account", "structures",
-)  # fmt: skip
+    *("risk_aversion", "risk_measure", "size_levels", "underlyings_per_account"),
+    *("structures", "working_steps"),
+)
 """Rules that no snapshot depends on, and what stands among the actions."""
 
 
 def _snapshot_rules(rules: TradingRules) -> dict[str, Any]:
+    if rules.fill_style == FillStyle.WORKING:  # The touch is what its orders pay at most.
+        rules = rules._replace(fill_style=int(FillStyle.TOUCH))
     return {name: value for name, value in rules._asdict().items() if name not in _NOT_RULES}
 
 
@@ -110,7 +113,7 @@ def snapshots_terms(
     named: dict[str, Any] = {
         f"rule {name}": value for name, value in _snapshot_rules(rules).items()
     }
-    named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
+    named[f"rule {_STYLE}"] = FillStyle(named[f"rule {_STYLE}"]).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     actions = all_actions(rules.structures)
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(actions)}

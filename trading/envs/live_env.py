@@ -20,6 +20,7 @@ from trading.envs.account_view import (
     empty_balances,
     empty_views,
     keep_greeks,
+    legs_greeks,
     no_holdings,
     observe_accounts,
     unit_greeks,
@@ -32,7 +33,7 @@ from trading.envs.adjusted_contracts import (
     nearest_volatility,
 )
 from trading.envs.catalogue import CLOSE, HOLD, MAX_LEGS, action_names
-from trading.envs.features import others_shown
+from trading.envs.features import shown_last
 from trading.envs.held_greeks import UNKNOWN, GreeksSource, HeldGreeks, Sensitivities
 from trading.envs.market_features import F32
 from trading.envs.own_features import OwnFeatures, copy_own, own_count
@@ -42,6 +43,12 @@ from trading.envs.shared_accounts import show_others
 from trading.envs.size_levels import of_full_size
 from trading.envs.structures import all_actions
 from trading.envs.underlying import UnderlyingMarket
+from trading.envs.working_orders import (
+    is_working,
+    no_orders,
+    observe_orders,
+    replaces,
+)
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
     MAX_GAP,
@@ -57,7 +64,7 @@ from trading.execution.catch_up import (
 )
 from trading.execution.exposure import Greeks, usd_greeks
 from trading.execution.fees import FeeSchedule
-from trading.execution.holdings import StrategyPosition
+from trading.execution.holdings import StrategyPosition, WorkingOrder
 from trading.execution.legs import is_stock
 from trading.execution.orders import (
     Fill,
@@ -128,6 +135,17 @@ class ActionResult:
     masked: bool
     """The action was not allowed and became a hold."""
     result: Fill | Rejection | None = None
+    ordered: int | None = None
+    """The action that the order came from which filled or waits, where that is an earlier one."""
+    waits: str = ""
+    """The order that works on."""
+
+
+class Worked(NamedTuple):
+    """What an order that waited filled, and the action that it came from."""
+
+    action: int
+    fill: Fill
 
 
 class LiveEnv:
@@ -235,11 +253,14 @@ class LiveEnv:
         """What was closed by the owner's word at the last bar."""
         self.unclosed: dict[str, str] = {}
         """Why what the owner wants closed was not, by underlying."""
+        self.worked: dict[str, Worked] = {}
+        """What orders that waited filled at the last bar, by underlying."""
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
-        self._shows_others = bool(others_shown(rules.underlyings_per_account))
-        added = own_count(features) + len(others_shown(rules.underlyings_per_account))
+        self._shows_others = rules.underlyings_per_account > 1
+        added = own_count(features)
+        added += len(shown_last(rules.underlyings_per_account, is_working(rules)))
         shape = (count, rules.size_levels, added, len(self._catalogue))
         self._views = empty_views(*shape)
         self._spare = empty_views(*shape)
@@ -247,6 +268,7 @@ class LiveEnv:
         whole, sizes = len(self._catalogue), range(self._views.units.shape[1])
         self._full_size = np.array([of_full_size(a, whole) for a in sizes])
         """The action of full size that each action is a part of, or is."""
+        self._orders = no_orders(count)
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
@@ -472,6 +494,7 @@ class LiveEnv:
         self._session = session
         self._end_daily_loss(session)
         self._catch_up(session)
+        self._expire_orders(session)
         self._follow_renames(session)
         for market in self._markets.values():
             market.begin_session()
@@ -484,6 +507,16 @@ class LiveEnv:
         if halt is not None and halt.since_ns < session.open_ns:
             why = "its session is over"
             self.broker.record(self.broker.ending([Cause.DAILY_LOSS], why, session.open_ns))
+
+    def _expire_orders(self, session: Session) -> None:
+        """Cancel orders of a day whose close nobody saw: they were for their own session."""
+        left = [
+            each
+            for each in self.broker.account.working_orders.values()
+            if each.order.ts_ns < session.open_ns
+        ]
+        if left:
+            self.broker.record(self.broker.cancellations(left, session.open_ns, "expired"))
 
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""
@@ -756,8 +789,8 @@ class LiveEnv:
         self._rewards(np.zeros(len(self.symbols)), 0.0, np.arange(len(self.symbols)))
         self.broker.warm_up_kernels()
 
-    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> TimeStep:
-        """Close the bar that ends at `now_ns`; unless it `trades`, orders that wait go on waiting.
+    def close_bar(self, now_ns: int, session: Session) -> TimeStep:
+        """Close the bar that ends at `now_ns`; orders that wait meet its quotes in `trade`.
 
         Rewards are for what changed since the last one in the journal, through nights and restarts.
         """
@@ -784,7 +817,7 @@ class LiveEnv:
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
         below = (account.peak_equity - equity) / self._capital
-        self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
+        self.broker.on_bar(quotes, now_ns, False, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         rewards = self._rewards(changes, below, np.array(rewarded, dtype=np.int64))
         return TimeStep(self._views.observations.copy(), self._views.mask.copy(), rewards)
@@ -816,11 +849,14 @@ class LiveEnv:
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[ActionResult]:
         """Send the orders of one action per underlying, in the order of `symbols`.
 
-        What the owner wants closed is closed first, and stock that an expiry or assignment left
-        behind is sold off, whatever the action. `closed` and `unclosed` tell what became of it.
-        Each order is at most for what the ones before it left of the limits and the buying power.
+        What waits and the quotes have come to is filled before anything else, and the action on
+        that underlying comes too late; `worked` tells of it. Then what the owner wants closed is
+        closed, and stock that an expiry or assignment left behind is sold off, whatever the action.
+        `closed` and `unclosed` tell what became of it. Each order is at most for what the ones
+        before it left of the limits and the buying power.
         """
         self._suspend_unknown(now_ns)
+        self._fill_waiting(now_ns)
         self._close_for_owner(now_ns)
         closing = self.to_close
         # In the order of the rows that train; what is beyond `symbols` comes last.
@@ -847,10 +883,31 @@ class LiveEnv:
         left = self.winding_down.intersection(account.strategies)
         return [*commanded, *(each for each in account.strategies if each in left - {*commanded})]
 
+    def _fill_waiting(self, now_ns: int) -> None:
+        """Fill the orders that wait where the quotes of the bar have come to them."""
+        self.worked = {}
+        orders = {name: each.order for name, each in self.broker.account.working_orders.items()}
+        symbols: list[str] = []
+        for order in orders.values():
+            legs = [leg.symbol for leg in order.legs]
+            if self._is_open(order.underlying, legs, now_ns):
+                symbols += legs
+        for fill in self.broker.fill_waiting(self._quotes(symbols), now_ns, self._spots()):
+            self._note_worked(orders[fill.order_id], fill)
+
+    def _note_worked(self, order: Order, fill: Fill) -> None:
+        self.worked[order.underlying] = Worked(self._action_of(order), fill)
+        if order.intent is Intent.OPEN:
+            self._keep_greeks(order.underlying, [leg.symbol for leg in order.legs])
+
     def _close_for_owner(self, now_ns: int) -> None:
         self.closed, self.unclosed = [], {}
         commanded = self.broker.account.to_close
         for underlying in self.to_close:
+            waiting = self.broker.waiting_on(underlying)
+            if waiting is not None:
+                why = "its strategy is closed at the market"
+                self.broker.cancel(waiting.order.order_id, now_ns, why)
             held = [each for each in self.held_symbols(underlying) if each in self._contracts]
             result = self.broker.close_for_owner(
                 underlying,
@@ -1169,6 +1226,7 @@ class LiveEnv:
         total = np.array(_added(each for legs in greeks.values() for each in legs))
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
+            self._show_order(u, symbol)
             if symbol in self.winding_down:
                 balances.may_open[u] = False
             strategy = account.strategies.get(symbol)
@@ -1181,23 +1239,35 @@ class LiveEnv:
                 copy_own(snapshots, self._snapshot_of, which, self._views.observations)
             if self._shows_others:
                 self._show_others(u, symbol, greeks, marks)
+            if is_working(self._rules):
+                view = (self._markets[symbol].snapshots, self._snapshot_of, self._rules)
+                which = np.array([u], dtype=np.int64)
+                observe_orders(*view, balances, self._orders, which, self._views)
 
     def _read_balances(self, marks: Mapping[str, float]) -> None:
         """Write what the account has now as the kernels see it."""
         account, balances = self.broker.account, self._balances
         balances.equity[:], balances.cash[:] = account.equity(marks), account.cash
         balances.margin_used[:] = account.margin_used
-        balances.open_positions[:] = len(account.strategies)
+        balances.open_positions[:] = len(account.strategies.keys() | self._opening())
+
+    def _opening(self) -> set[str]:
+        """Return the underlyings on which an order waits to open."""
+        waiting = self.broker.account.working_orders.values()
+        return {each.order.underlying for each in waiting if each.order.intent is Intent.OPEN}
 
     def _look(self, u: int, greeks: F64, views: AccountViews) -> None:
         """Write what is seen of an underlying and may be ordered in it, given `exposure` [3]."""
-        rules, market = self._rules, self._markets[self.symbols[u]]
+        rules, symbol = self._rules, self.symbols[u]
+        market = self._markets[symbol]
         if self.broker.account.scale != 1.0:
             rules = rules._replace(initial_capital=self._capital)
         view = (market.quotes, market.snapshots, self._snapshot_of, rules)
         which = np.array([u], dtype=np.int64)
-        observe_accounts(*view, self._holdings, self._balances, which, views)
-        if self.broker.account.positions:
+        works = True if is_working(self._rules) else None
+        observe_accounts(*view, self._holdings, self._balances, which, views, works)
+        if self.broker.account.positions or self._opening() - {symbol}:
+            greeks = greeks + self._order_greeks(but=symbol)
             cap_openings(*view, self._ratios, self._balances, u, greeks, views)
 
     def _show_others(
@@ -1229,6 +1299,7 @@ class LiveEnv:
     def _limit(self, u: int) -> None:
         """Lower what may be ordered of an underlying to what the orders before it left."""
         self._read_balances(self.marks())
+        self._show_order(u, self.symbols[u])
         self._look(u, np.array(self.exposure()), self._spare)
         room = self._spare.units[u, self._full_size]
         np.minimum(self._views.units[u], room, out=self._views.units[u])
@@ -1252,6 +1323,44 @@ class LiveEnv:
         holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
         holdings.opened_ns[u] = strategy.opened_ns
 
+    def _show_order(self, u: int, underlying: str) -> None:
+        """Write what waits on an underlying as the kernels see it."""
+        orders, balances = self._orders, self._balances
+        orders.action[u] = HOLD
+        balances.order_opens[u], balances.order_hold[u] = False, 0.0
+        waiting = self.broker.waiting_on(underlying)
+        if waiting is None:
+            return
+        orders.action[u], orders.step[u] = self._action_of(waiting.order), waiting.step
+        if waiting.order.intent is Intent.OPEN:
+            balances.order_opens[u], balances.order_hold[u] = True, waiting.buying_power_held
+
+    def _order_greeks(self, but: str = "") -> F64:
+        """Return the greeks [3] that orders to open would add to the account's, in USD.
+
+        Without the order on the underlying `but`, whose place another one would take.
+        """
+        added = np.zeros(3)
+        for waiting in self.broker.account.working_orders.values():
+            order = waiting.order
+            if order.intent is Intent.OPEN and order.underlying != but:
+                market = self._markets[order.underlying]
+                found = [self._contracts.get(leg.symbol, (market, NO_LEG))[1] for leg in order.legs]
+                if NO_LEG in found:
+                    added[:] = np.nan
+                    continue
+                ratio = np.array([leg.ratio for leg in order.legs])
+                unit = legs_greeks(
+                    market.quotes,
+                    market.snapshots,
+                    0,
+                    self._rules.multiplier,
+                    np.array(found),
+                    ratio,
+                )
+                added += np.array(unit) * waiting.remaining
+        return added
+
     def _is_shown(self, strategy: StrategyPosition) -> bool:
         """Return whether the kernels can read a strategy; others are closed without the agent."""
         adjusted = self.broker.account.adjusted.touches(strategy.legs)
@@ -1259,18 +1368,29 @@ class LiveEnv:
         return listed and not adjusted and len(strategy.legs) <= MAX_LEGS
 
     def _act(self, now_ns: int, u: int, underlying: str, action: int) -> ActionResult:
-        if not self._views.mask[u, action]:
-            return ActionResult(action, masked=True)
-        if action != HOLD:
+        masked = not self._views.mask[u, action]
+        done = self.worked.get(underlying)
+        if done is not None:
+            return ActionResult(action, masked, done.fill, done.action)
+        waiting = self.broker.waiting_on(underlying)
+        if waiting is not None:
+            ordered = self._action_of(waiting.order)
+            if masked or not replaces(action, ordered, len(self._catalogue)):
+                stepped = self._step(waiting, now_ns)
+                return ActionResult(action, masked, stepped, ordered, self._works_on(underlying))
+            why = f"{self.action_names[action]} takes its place"
+            self.broker.cancel(waiting.order.order_id, now_ns, why)
+        if not masked and action != HOLD:
             self._limit(u)
-        units = int(self._views.units[u, action])
+        units = 0 if masked else int(self._views.units[u, action])
         if units == 0:
-            return ActionResult(action, masked=False)
+            return ActionResult(action, masked)
         if action == CLOSE:
             order = msgspec.structs.replace(
                 self.broker.liquidation(underlying, now_ns), units=units
             )
-            return ActionResult(action, masked=False, result=self._submit(order))
+            sent = self._send(order)
+            return ActionResult(action, False, sent, waits=self._works_on(underlying))
         opening = of_full_size(action, len(self._catalogue))
         order = Order(
             order_id=self.broker.next_order_id(),
@@ -1290,18 +1410,48 @@ class LiveEnv:
             self._ratios,
             opening,
         )
-        result = self._submit(order, Greeks(*greeks))
+        result = self._send(order, Greeks(*greeks))
         if isinstance(result, Fill):
-            for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
-                self._held_greeks(symbol)  # They are remembered from here on.
-                known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
-                keep_greeks(
-                    market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known
-                )
-        return ActionResult(action, masked=False, result=result)
+            self._keep_greeks(underlying, [each.symbol for each in order.legs])
+        return ActionResult(action, False, result, waits=self._works_on(underlying))
+
+    def _action_of(self, order: Order) -> int:
+        """Return the action of full size that an order came from; HOLD where it is none."""
+        if order.intent is Intent.CLOSE:
+            return CLOSE
+        names = [each.name for each in self._catalogue]
+        return names.index(order.strategy) if order.strategy in names else HOLD
+
+    def _works_on(self, underlying: str) -> str:
+        waiting = self.broker.waiting_on(underlying)
+        return waiting.order.order_id if waiting is not None else ""
+
+    def _keep_greeks(self, underlying: str, symbols: Sequence[str]) -> None:
+        """Keep the greeks that options are opened at."""
+        market = self._markets[underlying]
+        for symbol in [each for each in symbols if not is_stock(each)]:
+            self._held_greeks(symbol)  # They are remembered from here on.
+            known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
+            keep_greeks(market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known)
+
+    def _step(self, waiting: WorkingOrder, now_ns: int) -> Fill | None:
+        """Let an order that waits work on; one without limits of its legs only waits."""
+        order = waiting.order
+        symbols = [leg.symbol for leg in order.legs]
+        if not order.leg_limits or not self._is_open(order.underlying, symbols, now_ns):
+            return None
+        fill = self.broker.step(waiting, self._quotes(symbols), now_ns, self._spots())
+        if fill is not None:
+            self._note_worked(order, fill)
+        return fill
+
+    def _send(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
+        """Submit the order of an action, in the way that the style of fills says."""
+        quotes = self._quotes([leg.symbol for leg in order.legs])
+        return self._submit(self.broker.patient(order, quotes, order.ts_ns), unit)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
-        held = self.exposure()
+        held = Greeks(*(np.array(self.exposure()) + self._order_greeks()).tolist())
         symbols = [leg.symbol for leg in order.legs]
         return self.broker.submit(
             order,

@@ -375,7 +375,8 @@ def watch_margin(
         power = float(round_usd(balances.cash[b] - balances.margin_used[b]))
         if np.isfinite(now) and is_material(float(accounts.margin_per_unit[b]), now, units, power):
             accounts.margin_per_unit[b] = now
-            balances.margin_used[b] = now * units
+            held = accounts.orders.held[b] * accounts.orders.units[b]
+            balances.margin_used[b] = now * units + held
             share(accounts, np.array([b]), rows)
 
 

@@ -69,6 +69,8 @@ class TradingRules(NamedTuple):
     than one the observation ends with what the account holds in the others, live too."""
     structures: tuple[Structure, ...] = ()
     """Those of a user's own, in the order of their actions."""
+    working_steps: int = 4
+    """In so many bars an order of `FillStyle.WORKING` comes from mid to the touch."""
 
     @property
     def numbers(self) -> "TradingRules":

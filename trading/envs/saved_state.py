@@ -13,6 +13,7 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 
 _SINCE = {
     *("known", "peak", "halted", "reduced", "delivered", "margin_moves"),
+    *("order_opens", "order_hold", "orders", "last_action", "last_price"),
     *("sessions", "session", "extra", "later", "expiry", "kept"),
 }
 """Parts that older states lack: they are 0, nothing known."""
@@ -107,7 +108,15 @@ def _write(state: Any, saved: Any) -> None:
         if part in saved:
             _write(value, saved[part])
         else:
-            value[...] = 0
+            _forget(value)
+
+
+def _forget(state: Any) -> None:
+    if isinstance(state, np.ndarray):
+        state[...] = 0
+        return
+    for part in _parts(state).values():
+        _forget(part)
 
 
 def _parts(state: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import action_count
 from trading.envs.exits import closed_equity
-from trading.envs.features import FEATURE_COUNT, others_shown
+from trading.envs.features import FEATURE_COUNT, shown_last
 from trading.envs.history import HistoricalMarkets, History
 from trading.envs.market_features import LIMIT
 from trading.envs.market_snapshots import MarketSnapshots
@@ -31,6 +31,12 @@ from trading.envs.rules import TradingRules
 from trading.envs.saved_state import copy_state, restore_state
 from trading.envs.shared_accounts import observe_others, trade_accounts
 from trading.envs.simulated_markets import SimulatedMarkets
+from trading.envs.working_orders import is_working, observe_orders
+from trading.envs.working_trades import (
+    cancel_forbidden,
+    cancel_orders,
+    trade_with_working_orders,
+)
 from trading.errors import ConfigError, DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
@@ -160,10 +166,17 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             raise ConfigError(
                 [f"env.underlyings_per_account {rows}: {num_envs} rows are no whole accounts"]
             )
+        if rows > 1 and is_working(rules):
+            raise ConfigError(
+                [
+                    f"env.underlyings_per_account {rows}: with execution.style=working accounts of "
+                    "training trade one underlying each; set it to 1, or another style"
+                ]
+            )
         self._ratios = action_tables(rules.structures).ratio
         whole, own = len(self._ratios), own_in(markets.snapshots)
         actions = action_count(rules.size_levels, whole)
-        added = own + len(others_shown(rows))
+        added = own + len(shown_last(rows, is_working(rules)))
         self.single_observation_space = gym.spaces.Dict(
             {
                 "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT + added,), np.float32),
@@ -179,6 +192,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self._reward = reward
         shape = (rules.size_levels, added, whole)
         self._accounts, self._own = new_accounts(num_envs, *shape), own
+        self._orders_work = is_working(rules)
         self.rows, self._shares = rows, rows > 1
         """Rows of an account, one for each underlying."""
         self._spare = empty_views(num_envs if self._shares else 0, *shape)
@@ -308,7 +322,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         if self._shares:
             trade_accounts(*view, *paid, accounts, actions, self._invalid, self._spare)
         else:
-            trade(*view, *paid, accounts, self._every, actions, self._invalid)
+            execute = trade_with_working_orders if self._orders_work else trade
+            execute(*view, *paid, accounts, self._every, actions, self._invalid)
 
     def _closed(self, which: I64) -> F64:
         """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
@@ -321,6 +336,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         """Lead accounts at their session's close to the first bar of the next one."""
         accounts, markets = self._accounts, self._markets
         view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
+        if self._orders_work:
+            cancel_orders(accounts, which)
         dividend, in_cash = markets.night(which)
         close_accounts(*view, accounts, which, dividend, in_cash)
         markets.pass_night(which, accounts.holdings)
@@ -340,11 +357,17 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         mark(*view, accounts, which, self._rewards)
         if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
-        observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
+        if self._orders_work:
+            cancel_forbidden(accounts, which)
+        works = True if self._orders_work else None
+        observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views, works)
         if self._shares:
             observe_others(*view, self._ratios, accounts, which)
         if self._own:
             copy_own(*view[1:3], which, accounts.views.observations)
+        if self._orders_work:
+            orders = accounts.orders
+            observe_orders(*view[1:], accounts.balances, orders, which, accounts.views)
         if self._reward is not None and profit is not None:
             capital = self._rules.initial_capital
             self._reward.pay(

@@ -218,6 +218,7 @@ def _open(
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
         _book(accounts, b, legs, position.ratio, units, premium, fee, margin, order.ts_ns)
+        accounts.last_price[b, : len(legs)] = offered.prices
         _note_greeks(accounts, b, legs, view, f)
         accounts.kept[b] = 0.0
         share(accounts, np.array([b]), rows)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings
-from trading.envs.catalogue import CLOSE, Strategy, action_count
-from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
-from trading.envs.size_levels import of_full_size
+from trading.envs.catalogue import CLOSE, Strategy
+from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.structures import Structure, all_actions
 from trading.envs.vector_env import Markets, OptionsVectorEnv
 from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, greeks_of_holdings
@@ -18,10 +17,8 @@ from trading.evaluation.baselines import (
     SHORT_STRANGLE,
     HeldToClose,
     MarketView,
-    quote_of,
 )
 from trading.execution.fees import FeeSchedule
-from trading.execution.matching import fill_price
 from trading.market.chain import F64, I64
 
 POSITIONS = (
@@ -39,7 +36,7 @@ def position_names(structures: tuple[Structure, ...] = ()) -> tuple[str, ...]:
 
 
 def _positions_of(rules: TradingRules) -> I64:
-    """Return what each action opens, as an index into `position_names`; 0 of hold and close."""
+    """Return what each action of full size opens, as an index into `position_names`; else 0."""
     actions, own = all_actions(rules.structures), [each.name for each in rules.structures]
     opened = [0] * (CLOSE + 1)
     for action in actions[CLOSE + 1 :]:
@@ -47,9 +44,7 @@ def _positions_of(rules: TradingRules) -> I64:
             opened.append(POSITIONS.index(action.strategy))
         else:
             opened.append(len(POSITIONS) + own.index(action.strategy))
-    whole = len(actions)
-    sizes = range(action_count(rules.size_levels, whole))
-    return np.array([opened[of_full_size.py_func(a, whole)] for a in sizes], dtype=np.int64)
+    return np.array(opened, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ class WatchedEnv(OptionsVectorEnv):
             self._held_to_close.open_all(self._view(), self._rules, self._fees, accounts)
         filled = accounts.trades != trades
         opened = filled & (before.units == 0)
-        kind = self._opens[np.clip(actions, 0, len(self._opens) - 1)]
+        kind = self._opens[accounts.last_action]
         if self._held_to_close is not None:
             kind = np.full(self.num_envs, POSITIONS.index(self._held_to_close.name))
         self._position[opened] = kind[opened]
@@ -193,20 +188,12 @@ class WatchedEnv(OptionsVectorEnv):
     def _traded(self, before: Holdings, filled: NDArray[np.bool_]) -> F64:
         """USD of options and stock that the accounts' orders moved, [B]."""
         traded = np.zeros(self.num_envs)
-        after, rules, view = self._accounts.holdings, self._rules, self._view()
+        after, price = self._accounts.holdings, self._accounts.last_price
         for b in np.flatnonzero(filled).tolist():
             opens = before.units[b] == 0
             units = int(after.units[b] - before.units[b])
             legs, ratio = (after.legs, after.ratio) if opens else (before.legs, before.ratio)
             n_legs = int((legs[b] != NO_LEG).sum())
-            for leg, per_unit in zip(legs[b].tolist(), ratio[b].tolist(), strict=True):
-                if leg == NO_LEG:
-                    break
-                lots = per_unit * units
-                quote = quote_of(view, b, leg, rules)
-                price = fill_price(
-                    quote.bid, quote.ask, lots > 0, rules.slippage, rules.fill_style, n_legs,
-                    n_legs == 1 and leg == STOCK_LEG,
-                )  # fmt: skip
-                traded[b] += abs(lots) * rules.multiplier * price
+            lots = np.abs(ratio[b, :n_legs] * units)
+            traded[b] = self._rules.multiplier * (lots * price[b, :n_legs]).sum()
         return traded

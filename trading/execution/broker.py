@@ -19,6 +19,7 @@ from trading.execution.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OrderRepriced,
 )
 from trading.execution.exposure import Greeks, headroom
 from trading.execution.fees import FeeSchedule
@@ -34,7 +35,7 @@ from trading.execution.margin.buying_power import (
 from trading.execution.margin.formulas import uncovered_margin
 from trading.execution.margin.maintenance import margin_changes
 from trading.execution.margin.reg_t import defined_risk_margin
-from trading.execution.matching import FillStyle
+from trading.execution.matching import LIMIT_TOLERANCE, FillStyle, working_share
 from trading.execution.order_matching import MatchResult, match_order, quoted
 from trading.execution.order_validation import validation_errors
 from trading.execution.orders import (
@@ -52,6 +53,7 @@ from trading.execution.portfolio import Account
 from trading.execution.risk import RiskEngine, RiskLimits, is_affordable
 from trading.execution.settlement import settlement_price
 from trading.execution.states import Cause
+from trading.execution.working_orders import with_limits
 from trading.market.contracts import OptionContract, Right
 
 __all__ = ["MAX_QUOTE_AGE_NS", "PaperBroker", "settlement_price"]
@@ -96,11 +98,14 @@ class PaperBroker(Clearing):
         Interest on cash and fees of borrowed stock.
     style : FillStyle
         How much of the spread fills pay.
+    working_steps : int
+        In so many steps an order of `FillStyle.WORKING` comes from mid to the touch, >= 1.
 
     Raises
     ------
     OrderError
-        The slippage is negative or NaN, or an order does not carry the next order id.
+        The slippage is negative or NaN, there are no steps, or an order does not carry the next
+        order id.
     JournalError
         The account is not open, or the journal cannot be written; then the account is unchanged.
     """
@@ -115,7 +120,10 @@ class PaperBroker(Clearing):
         max_quote_age_ns: int = MAX_QUOTE_AGE_NS,
         carry: CarryRates = NO_CARRY,
         style: FillStyle = FillStyle.TOUCH,
+        working_steps: int = 1,
     ) -> None:
+        if working_steps < 1:
+            raise OrderError(f"a working order takes {working_steps} steps: give 1 or more")
         if not 0.0 <= slippage < math.inf:
             raise OrderError(f"slippage is {slippage}: give USD a share, 0 or more")
         super().__init__(journal, account)
@@ -125,6 +133,7 @@ class PaperBroker(Clearing):
         self.max_quote_age_ns = max_quote_age_ns
         self.carry = carry
         self.style = style
+        self.working_steps = working_steps
 
     def book_carry(
         self, today: date, through: date, prices: Mapping[str, float], now_ns: int
@@ -257,8 +266,9 @@ class PaperBroker(Clearing):
         rest = order.units - matched.units
         buying_power_per_unit = 0.0
         if rest and waits:
+            priced = matched.at_limits(order) if order.leg_limits else matched
             buying_power_per_unit = working_order_effect(
-                matched, rest, margin, self.schedule, self.account.multiplier
+                priced, rest, margin, self.schedule, self.account.multiplier
             )
         equity = self.account.equity(self.marks) if equity is None else equity
         broken = self.risk.check(
@@ -302,14 +312,107 @@ class PaperBroker(Clearing):
         worth = self.account.equity(self.marks) if equity is None else equity
         self.know_equity(worth, now_ns)
         self._watch_losses(worth, now_ns)
+        return self.fill_waiting(quotes, now_ns, spots) if session_open else []
+
+    def fill_waiting(
+        self,
+        quotes: Mapping[str, QuoteView],
+        now_ns: int,
+        spots: Mapping[str, float] | None = None,
+    ) -> list[Fill]:
+        """Trade the orders that wait and whose legs all have a quote in `quotes`.
+
+        One that works trades at its own limit and is over then, whatever is left of it.
+        """
         fills = []
-        for order_id in list(self.account.working_orders) if session_open else []:
+        for order_id in list(self.account.working_orders):
             # An order before it may have halted trading, which cancels this one.
             waiting = self.account.working_orders.get(order_id)
             fill = self._fill_waiting(waiting, quotes, spots, now_ns) if waiting else None
             if fill is not None:
                 fills.append(fill)
         return fills
+
+    def patient(self, order: Order, quotes: Mapping[str, QuoteView], now_ns: int) -> Order:
+        """Return a market order as one that works from mid to the touch, where that is the style.
+
+        It stays what it is where quotes allow no trade, or mid is as good as the touch: then there
+        is nothing to wait for.
+        """
+        if self.style is not FillStyle.WORKING or self.account.adjusted.touches(order.legs):
+            return order
+        matched = self._match(order, order.units, quotes, now_ns)
+        if matched.units == 0:
+            return order
+        limit = self._at_step(order, quotes, 0)
+        assert limit.limit_price is not None
+        return order if matched.net <= limit.limit_price + LIMIT_TOLERANCE else limit
+
+    def waiting_on(self, underlying: str) -> WorkingOrder | None:
+        """Return the order that waits on an underlying; there is one at most."""
+        for waiting in self.account.working_orders.values():
+            if waiting.order.underlying == underlying:
+                return waiting
+        return None
+
+    def step(
+        self,
+        waiting: WorkingOrder,
+        quotes: Mapping[str, QuoteView],
+        now_ns: int,
+        spots: Mapping[str, float] | None = None,
+    ) -> Fill | None:
+        """Bring a working order a step nearer to the touch, and trade it where they meet.
+
+        Its limit is that of the quotes of now. It stays as it is while any leg shows no quote that
+        could trade a unit, and is cancelled where the new limit is beyond the buying power.
+        """
+        if any(leg.symbol not in quotes for leg in waiting.order.legs):
+            return None
+        before = self._match(waiting.order, waiting.remaining, quotes, now_ns)
+        if before.reason not in (None, RejectReason.LIMIT_NOT_MARKETABLE):
+            return None
+        number = waiting.step + 1
+        order = self._at_step(waiting.order, quotes, number)
+        matched = self._match(order, waiting.remaining, quotes, now_ns)
+        priced = matched.at_limits(order)
+        margin = self._initial_margin(matched, quotes, spots)
+        multiplier = self.account.multiplier
+        needed = order_buying_power_effect(
+            priced, waiting.remaining, priced.net, margin, self.schedule, multiplier
+        )
+        available = self.account.buying_power + waiting.buying_power_held
+        if not is_affordable(order, needed, available):
+            self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
+            return None
+        held = working_order_effect(priced, waiting.remaining, margin, self.schedule, multiplier)
+        moved = OrderRepriced(now_ns, order.order_id, number, priced.net, order.leg_limits, held)
+        if matched.units == 0:
+            self.record([moved])
+            return None
+        return self._fill_working(priced, waiting.remaining, margin, now_ns, [moved])
+
+    def _at_step(self, order: Order, quotes: Mapping[str, QuoteView], step: int) -> Order:
+        share = float(working_share(step, self.working_steps))
+        return with_limits(order, quotes, self.slippage, share)
+
+    def _fill_working(
+        self,
+        priced: MatchResult,
+        remaining: int,
+        margin: float,
+        now_ns: int,
+        first: list[Event],
+    ) -> Fill:
+        """Trade what is displayed of a working order at its limit, and cancel the rest."""
+        fill = priced.fill(self.schedule, remaining, self.account.multiplier, now_ns)
+        moving = margin_to_journal(priced, self.account, margin)
+        events = [*first, OrderFilled(now_ns, fill, moving)]
+        if remaining > fill.units:
+            missing = f"{remaining - fill.units} of {remaining} units were not displayed"
+            events.append(OrderCancelled(now_ns, fill.order_id, missing))
+        self.record(events)
+        return fill
 
     def cancel(self, order_id: str, now_ns: int, reason: str = "cancelled by the owner") -> None:
         """Cancel a waiting order; raises OrderError when it does not wait."""
@@ -384,11 +487,15 @@ class PaperBroker(Clearing):
         if matched.units == 0:
             return None
         margin = self._initial_margin(matched, quotes, spots)
+        if order.leg_limits:
+            matched = matched.at_limits(order)
         needed = self._effect(matched, margin)
         available = self.account.buying_power + waiting.buying_power_per_unit * matched.units
         if not is_affordable(order, needed, available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None
+        if order.leg_limits:
+            return self._fill_working(matched, waiting.remaining, margin, now_ns, [])
         fill = matched.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)
         self.record([OrderFilled(now_ns, fill, margin_to_journal(matched, self.account, margin))])
         return fill

@@ -79,6 +79,21 @@ class OrderAccepted(msgspec.Struct, frozen=True, tag_field="kind", tag="order_ac
     reserved_per_unit: float = 0.0
 
 
+class OrderRepriced(msgspec.Struct, frozen=True, tag_field="kind", tag="order_repriced"):
+    """A working order goes a step toward the touch; the first one is step 1.
+
+    `limit_price` and `leg_limits` take the place of the order's, USD a share, and each unit that
+    waits holds `reserved_per_unit` USD back from here on.
+    """
+
+    ts_ns: int
+    order_id: str
+    step: int
+    limit_price: float
+    leg_limits: tuple[float, ...]
+    reserved_per_unit: float
+
+
 class OrderRejected(msgspec.Struct, frozen=True, tag_field="kind", tag="order_rejected"):
     """An order was refused and has no effect."""
 
@@ -486,6 +501,7 @@ Event: TypeAlias = (
     AccountOpened
     | DecisionMade
     | OrderAccepted
+    | OrderRepriced
     | OrderRejected
     | OrderFilled
     | OrderCancelled

@@ -85,11 +85,15 @@ def profit_of_close(
 
 
 class WorkingOrder(msgspec.Struct, frozen=True):
-    """An accepted order with units that still wait."""
+    """An accepted order with units that still wait.
+
+    `order` has the limit of now, and `step` says how often that has come nearer to the touch.
+    """
 
     order: Order
     remaining: int
     buying_power_per_unit: float
+    step: int = 0
 
     @property
     def buying_power_held(self) -> float:

@@ -2,7 +2,8 @@
 
 One kernel for live trading and training: every leg crosses the spread, to the opposite touch or the
 share of it that `FillStyle` says, all legs of a unit trade together or none does, and no more units
-trade than every touch displays.
+trade than every touch displays. An order that works at a limit, between mid and touch, trades at
+that limit once the touches of all its legs together have come to it.
 
 A leg is an option (`right` +1 call, -1 put) or stock (`right` 0). Stock counts in round lots of
 `multiplier` shares, its displayed sizes too, so that quantity x multiplier x price is the cash of
@@ -35,7 +36,12 @@ class FillStyle(IntEnum):
     """All of it: the opposite touch."""
     SHARE_OF_SPREAD = 1
     """Less the more legs an order has, see `SHARES`, in the ticks of the contract's class."""
+    WORKING = 2
+    """A limit at mid that steps to the touch, see `working_share`; market orders pay the touch."""
 
+
+LIMIT_TOLERANCE = 1e-9
+"""USD a share; in binary, 1.10 - 1.00 lies above a limit of 0.10."""
 
 SHARES = np.array([0.75, 0.66, 0.56, 0.53])
 """Share of the quoted spread that an order of 1, 2, 3 and of 4 or more legs pays: a purchase trades
@@ -109,16 +115,31 @@ def shown_class(bid: float, ask: float) -> int:
 
 
 @njit(cache=True)
-def share_price(
-    bid: float, ask: float, buys: bool, slippage: float, n_legs: int, is_stock: bool
+def working_share(step: int, steps: int) -> float:
+    """Share of the spread that the limit of a working order pays: a half, the mid, at step 0.
+
+    It grows by equal parts; at `steps` it is all of the spread, the touch.
+    """
+    return 0.5 + 0.5 * min(step / steps, 1.0)
+
+
+@njit(cache=True)
+def price_at_share(
+    bid: float,
+    ask: float,
+    buys: bool,
+    slippage: float,
+    share: float,
+    n_legs: int,
+    is_stock: bool,
 ) -> float:
-    """Price that pays the share of the spread of an order of `n_legs`, in USD a share.
+    """Price of a leg that pays a share of its spread in an order of `n_legs`, in USD a share.
 
     An order of one option trades in the ticks of its class. Legs of a complex order, and stock,
     trade in cents, so that its net does. Prices are rounded against the order, never past the
     touch; slippage is paid beyond.
     """
-    kept = (1.0 - SHARES[min(n_legs, len(SHARES)) - 1]) * (ask - bid)
+    kept = (1.0 - share) * (ask - bid)
     price = ask - kept if buys else bid + kept
     tick = 1
     if n_legs == 1 and not is_stock:
@@ -128,6 +149,15 @@ def share_price(
         return float(min(np.ceil(ticks - 1e-6) * tick / 100.0, ask) + slippage)
     floor = max(np.floor(ticks + 1e-6) * tick / 100.0, bid)
     return float(max(floor - slippage, min(bid, MINIMUM_PRICE)))
+
+
+@njit(cache=True)
+def share_price(
+    bid: float, ask: float, buys: bool, slippage: float, n_legs: int, is_stock: bool
+) -> float:
+    """`price_at_share` of what an order of `n_legs` pays by `SHARES`, in USD a share."""
+    share = SHARES[min(n_legs, len(SHARES)) - 1]
+    return float(price_at_share(bid, ask, buys, slippage, share, n_legs, is_stock))
 
 
 @njit(cache=True)

@@ -11,6 +11,7 @@ from trading.execution.deliverables import STANDARD, AdjustedSymbols
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.legs import as_arrays
 from trading.execution.matching import (
+    LIMIT_TOLERANCE,
     FillStyle,
     MatchCode,
     fill_cash,
@@ -20,9 +21,6 @@ from trading.execution.matching import (
 )
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, LegFill, Order, QuoteView, RejectReason
-
-LIMIT_TOLERANCE = 1e-9
-"""USD a share; in binary, 1.10 - 1.00 lies above a limit of 0.10."""
 
 _NO_MATCH = {
     MatchCode.NOT_A_NUMBER: RejectReason.NOT_A_NUMBER,
@@ -66,6 +64,12 @@ class MatchResult(NamedTuple):
             return {}
         symbols = (leg.symbol for leg in self.order.legs)
         return dict(zip(symbols, self.prices.tolist(), strict=True))
+
+    def at_limits(self, order: Order) -> "MatchResult":
+        """Return the same units at the limits of a working order."""
+        limits = np.array(order.leg_limits)
+        net = float(net_price(self.ratio, limits, len(limits)))
+        return self._replace(order=order, prices=limits, net=net)
 
     def cash(self, schedule: FeeSchedule, units: int, multiplier: float) -> tuple[float, float]:
         """Premium (+ received) and fees of `units` at these prices in USD, see `fill_cash`."""

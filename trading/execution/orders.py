@@ -107,12 +107,15 @@ class Order(msgspec.Struct, frozen=True):
     limit_price : float or None
         Net price of one unit in USD a share, a debit positive, a credit negative; only with
         `OrderType.LIMIT`.
+    leg_limits : tuple of float
+        Of an order that works toward the touch: what each leg pays or receives of the limit, USD a
+        share. It trades at these prices and no better ones; the rest is cancelled then. Else empty.
 
     Raises
     ------
     OrderError
         No legs, a leg twice, a ratio of zero, fewer than one unit, or a limit price that is
-        missing or superfluous.
+        missing or superfluous, in all or of a leg.
     """
 
     order_id: str
@@ -125,6 +128,7 @@ class Order(msgspec.Struct, frozen=True):
     order_type: OrderType = OrderType.MARKET
     time_in_force: TimeInForce = TimeInForce.IOC
     limit_price: float | None = None
+    leg_limits: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         symbols = {leg.symbol for leg in self.legs}
@@ -143,6 +147,11 @@ class Order(msgspec.Struct, frozen=True):
             raise OrderError(
                 f"{self.order_type} order {self.order_id} has limit price {self.limit_price}: "
                 "limit orders need one, market orders take none"
+            )
+        if self.leg_limits and (self.limit_price is None or len(self.leg_limits) != len(self.legs)):
+            raise OrderError(
+                f"order {self.order_id} has limits {self.leg_limits} of {len(self.legs)} legs: "
+                "give one for each leg of a limit order, or none"
             )
 
     @property

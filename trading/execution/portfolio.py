@@ -28,6 +28,7 @@ from trading.execution.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OrderRepriced,
     OwnerCommand,
     OwnerCommanded,
     PeakReset,
@@ -343,6 +344,17 @@ class Account:
         self.recent_order_ns = [*recent, event.ts_ns]
         self.working_orders[event.order.order_id] = WorkingOrder(
             event.order, event.order.units, event.reserved_per_unit
+        )
+
+    def _reprice(self, event: OrderRepriced) -> None:
+        waiting = self.working_orders.get(event.order_id)
+        if waiting is None or event.step <= waiting.step:
+            return
+        order = msgspec.structs.replace(
+            waiting.order, limit_price=event.limit_price, leg_limits=event.leg_limits
+        )
+        self.working_orders[event.order_id] = WorkingOrder(
+            order, waiting.remaining, event.reserved_per_unit, event.step
         )
 
     def _reject(self, event: OrderRejected) -> None:
@@ -956,6 +968,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     AccountOpened: Account._open,
     DecisionMade: Account._decide,
     OrderAccepted: Account._accept,
+    OrderRepriced: Account._reprice,
     OrderRejected: Account._reject,
     OrderFilled: Account._fill,
     OrderCancelled: Account._cancel,

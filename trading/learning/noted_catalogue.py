@@ -30,7 +30,7 @@ def noted_catalogue(
     """Return a digest of each action and feature by its name, in order, as JSON values.
 
     Those of a user's own, `features` and `structures`, stand behind the usual ones, features with a
-    digest of their code, and `others`, of `trading.envs.features.others_shown`, behind them.
+    digest of their code, and `others`, of `trading.envs.features.shown_last`, behind them.
     """
     actions = all_actions(structures)
     kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": actions, "features": FEATURES}
@@ -85,8 +85,9 @@ def check_catalogue(
     if told:
         raise CheckpointError(
             f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
-            "program, env.features, env.structures, plugins and env.underlyings_per_account (1, or "
-            f"more) that it was learnt with, {BEGIN_ANEW}"
+            "program, env.features, env.structures, plugins, execution.style and "
+            "env.underlyings_per_account (1, or more) that it was learnt with, "
+            f"{BEGIN_ANEW}"
         )
 
 

@@ -15,6 +15,7 @@ _NOT_NOTED = {"market.file", "learning.horizon"}
 """Where a setting came from, and another word for one that is noted."""
 _ALWAYS_USUAL = (
     "execution.style",
+    "execution.working_steps",
     "env.features",
     "env.reward",
     "env.risk_",
@@ -46,11 +47,12 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
         if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
     if settings.env.reward is not None:
-        from trading.envs.features import FEATURE_COUNT, others_shown
+        from trading.envs.features import FEATURE_COUNT, shown_last
         from trading.plugins.own_reward import KEY, registered_reward
 
-        others = others_shown(settings.env.underlyings_per_account)
-        width = FEATURE_COUNT + len(settings.env.features) + len(others)
+        works = settings.execution.style == "working"
+        last = shown_last(settings.env.underlyings_per_account, works)
+        width = FEATURE_COUNT + len(settings.env.features) + len(last)
         noted[KEY] = str(registered_reward(settings, width))
     return noted | {"learning.gamma": round(settings.discount, 9)}
 

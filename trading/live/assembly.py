@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trading.data.massive.client.rest import RestClient
     from trading.data.massive.client.stream import StreamSettings
     from trading.data.recording import Recorder
+    from trading.envs.market_features import Feature
     from trading.envs.rules import TradingRules
     from trading.envs.structures import Structure
     from trading.execution.broker import PaperBroker
@@ -203,6 +204,7 @@ def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> 
         rules.max_quote_age_ns,
         carry_rates(settings),
         FillStyle(rules.fill_style),
+        rules.working_steps,
     )
 
 
@@ -242,17 +244,33 @@ def trading_rules(settings: Settings) -> "TradingRules":
     ------
     PluginError
         As of `own_structures`.
+    ConfigError
+        As of `rules_by_limits`.
     """
     return rules_by_limits(settings)._replace(structures=own_structures(settings))
 
 
 def rules_by_limits(settings: Settings) -> "TradingRules":
-    """Return the numbers of `trading_rules`, without structures of a user's own."""
+    """Return the numbers of `trading_rules`, without structures of a user's own.
+
+    Raises
+    ------
+    ConfigError
+        Orders are to work in accounts of several underlyings, which training has not.
+    """
     from trading.envs.rewards import RiskMeasure
     from trading.envs.rules import TradingRules
+    from trading.errors import ConfigError
     from trading.execution.matching import FillStyle
 
-    risk = settings.risk
+    risk, rows = settings.risk, settings.env.underlyings_per_account
+    if settings.execution.style == "working" and rows > 1:
+        raise ConfigError(
+            [
+                "execution.style: working is for accounts of training that trade one underlying, "
+                f"and env.underlyings_per_account is {rows}: set that to 1, or take another style"
+            ]
+        )
     return TradingRules(
         initial_capital=settings.account.initial_capital,
         max_positions=settings.account.max_positions,
@@ -278,6 +296,7 @@ def rules_by_limits(settings: Settings) -> "TradingRules":
         risk_measure=int(RiskMeasure[settings.env.risk_measure.upper()]),
         size_levels=settings.env.size_levels,
         underlyings_per_account=settings.env.underlyings_per_account,
+        working_steps=settings.execution.working_steps,
     )
 
 
@@ -310,11 +329,17 @@ def model_config(settings: Settings) -> "CLSTMConfig":
 
 
 def observation_size(settings: Settings) -> int:
-    """Return how many numbers the policy sees: the features, a user's own, what others hold."""
-    from trading.envs.features import FEATURE_COUNT, others_shown
+    """Return how many numbers the policy sees: the features, a user's own, what stands last."""
+    from trading.envs.features import FEATURE_COUNT
 
-    others = others_shown(settings.env.underlyings_per_account)
-    return FEATURE_COUNT + len(settings.env.features) + len(others)
+    return FEATURE_COUNT + len(settings.env.features) + len(_shown_last(settings))
+
+
+def _shown_last(settings: Settings) -> "tuple[Feature, ...]":
+    from trading.envs.features import shown_last
+
+    works = settings.execution.style == "working"
+    return shown_last(settings.env.underlyings_per_account, works)
 
 
 def champion_store(settings: Settings, noted: Mapping[str, Any]) -> "ChampionStore":
@@ -567,11 +592,9 @@ def catalogue_of(settings: Settings) -> dict[str, dict[str, str]]:
     PluginError
         As of `own_features` and `own_structures`.
     """
-    from trading.envs.features import others_shown
     from trading.learning.noted_catalogue import noted_catalogue
 
-    others = others_shown(settings.env.underlyings_per_account)
-    return noted_catalogue(own_features(settings), others, own_structures(settings))
+    return noted_catalogue(own_features(settings), _shown_last(settings), own_structures(settings))
 
 
 def champion_notes(settings: Settings) -> dict[str, Any]:
@@ -582,10 +605,8 @@ def champion_notes(settings: Settings) -> dict[str, Any]:
     PluginError
         As of `own_features` and `own_structures`.
     """
-    from trading.envs.features import others_shown
-
     env = settings.env
-    if not (env.features or env.structures or others_shown(env.underlyings_per_account)):
+    if not (env.features or env.structures or _shown_last(settings)):
         return {}
     from trading.learning.noted_catalogue import CATALOGUE
 

@@ -22,6 +22,7 @@ _SETTINGS = (
 """Keys, or beginnings of keys, of the settings that belong to it."""
 _ONCE_FIXED = {
     "execution.style": "touch",
+    "execution.working_steps": "4",
     "env.risk_aversion": "0.0",
     "env.features": "()",
     "env.reward": "None",
@@ -96,7 +97,11 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
                 f": the policy learned from bars of {old} s, and what was recorded has them; "
                 "train again, or set it back"
             )
-        elif key.startswith(_SHAPES) or (key == _SEVERAL and "1" in (old, value)):
+        elif (
+            key.startswith(_SHAPES)
+            or (key == _SEVERAL and "1" in (old, value))
+            or (key == "execution.style" and "working" in (old, value))
+        ):
             line += ": checkpoints and models made before do not fit"
         lines.append(line)
     return lines

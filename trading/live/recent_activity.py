@@ -21,6 +21,7 @@ from trading.execution.events import (
     Event,
     OrderAccepted,
     OrderFilled,
+    OrderRepriced,
     SessionClosed,
 )
 from trading.execution.journal.lines import describe_event, kind_of
@@ -237,6 +238,8 @@ class RecentActivity:
                 told["refused"] = [result.order_id, str(result.reason), result.detail]
             elif outcome is not None and outcome.result is not None:
                 told["filled"] = outcome.result.order_id
+            elif outcome is not None and outcome.waits:
+                told["waits"] = outcome.waits
             _put(self._decisions, self._decided, told, MOST_DECISIONS)
 
     def _learn(self, report: dict[str, Any]) -> None:
@@ -260,6 +263,8 @@ class RecentActivity:
                 self._sessions[event.date] = [_seconds(event.ts_ns), round(event.equity, 2)]
                 if len(self._sessions) > MOST_SESSIONS:
                     del self._sessions[next(iter(self._sessions))]
+            case OrderRepriced():
+                pass  # The status shows the order as it is; the steps would push out the rest.
             case _:
                 if isinstance(event, CashMoved):
                     moved = [_seconds(event.ts_ns), event.amount, event.equity]

@@ -8,7 +8,7 @@ import numpy as np
 
 from trading.execution.exposure import usd_greeks
 from trading.execution.legs import is_stock
-from trading.execution.orders import Fill
+from trading.execution.orders import Fill, Intent
 from trading.execution.owner import account_status
 from trading.execution.portfolio import Account
 from trading.execution.risk import MINUTE_NS
@@ -162,6 +162,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             for each in trader.recent_rejections
         ],
         "positions": _positions(trader),
+        "working_orders": working_orders(trader),
         "greeks": {
             "total": _known(total),
             "by_underlying": {symbol: _known(each) for symbol, each in greeks.items()},
@@ -254,6 +255,34 @@ def _positions(trader: Trader) -> list[dict[str, Any]]:
     return positions
 
 
+def _opening(account: Account) -> set[str]:
+    """Return the underlyings on which an order waits to open."""
+    waiting = account.working_orders.values()
+    return {each.order.underlying for each in waiting if each.order.intent is Intent.OPEN}
+
+
+def working_orders(trader: Trader) -> list[dict[str, Any]]:
+    """Return the orders that wait, as JSON values; prices in USD a share, a credit negative."""
+    account, steps = trader.env.broker.account, trader.env.broker.working_steps
+    return [
+        {
+            "order_id": waiting.order.order_id,
+            "underlying": waiting.order.underlying,
+            "strategy": waiting.order.strategy,
+            "intent": str(waiting.order.intent),
+            "units": waiting.remaining,
+            "limit": waiting.order.limit_price,
+            "step": waiting.step,
+            "steps": steps if waiting.order.leg_limits else 0,
+            "placed": iso_time(waiting.order.ts_ns),
+            "age_s": max(account.last_ts_ns - waiting.order.ts_ns, 0) / 1e9,
+            "reserved": waiting.buying_power_held,
+            "legs": [{"symbol": leg.symbol, "ratio": leg.ratio} for leg in waiting.order.legs],
+        }
+        for waiting in account.working_orders.values()
+    ]
+
+
 def limits_used(trader: Trader) -> dict[str, dict[str, float | None]]:
     """Each limit of the account, and what is used of it, in the limit's own unit."""
     env, account = trader.env, trader.env.broker.account
@@ -270,7 +299,7 @@ def limits_used(trader: Trader) -> dict[str, dict[str, float | None]]:
         "max_daily_loss_pct": lost_pct(account.day_start_equity),
         "max_drawdown_pct": lost_pct(account.peak_equity),
         "max_champion_drawdown_pct": lost_pct(account.champion_peak_equity),
-        "max_positions": float(len(account.strategies)),
+        "max_positions": float(len(account.strategies.keys() | _opening(account))),
         "max_orders_per_minute": float(
             sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
         ),

@@ -488,9 +488,7 @@ class Trader:
         bar = self.clock.bar
         late = self._is_late(bar)
         told = (bar.end_ns, bar.session)
-        observations, mask, rewards = (
-            self.env.close_bar(*told, False) if late else self.env.close_bar(*told)
-        )
+        observations, mask, rewards = self.env.close_bar(*told)
         self._follow_account(bar.end_ns)
         latency_s = None
         self.decided = None
@@ -625,7 +623,8 @@ class Trader:
             log.info("closed by the owner", underlying=fill.underlying, units=fill.units)
         for outcome in outcomes:
             if isinstance(outcome.result, Fill):
-                name = names[outcome.action]
+                ordered = outcome.action if outcome.ordered is None else outcome.ordered
+                name = names[ordered]
                 self._note(now_ns, outcome.result, name, *before)
                 log.info(
                     "filled",

@@ -12,7 +12,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from trading.envs.catalogue import CLOSE
+import msgspec
+
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.execution.events import (
     AccountOpened,
     CashMoved,
@@ -25,14 +27,16 @@ from trading.execution.events import (
     Ending,
     Event,
     OrderAccepted,
+    OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OrderRepriced,
     SessionClosed,
     Settled,
 )
 from trading.execution.holdings import StrategyPosition
 from trading.execution.money import round_usd
-from trading.execution.orders import Intent
+from trading.execution.orders import Intent, Order
 from trading.execution.portfolio import Account
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -148,6 +152,37 @@ class Note:
     amount: float = 0.0
 
 
+@dataclass
+class OrderTold:
+    """An order, and the decision that it came from."""
+
+    order: Order
+    """With the limit of now."""
+    action: int
+    """Of that decision; HOLD where there was none."""
+    why: str
+    """The decision for people; empty where there was none."""
+    step: int = 0
+    """So often its limit came nearer to the touch."""
+    is_filled: bool = False
+    """A unit of it was."""
+
+    @property
+    def told(self) -> str:
+        """The decision, and the limit that it traded at, for people; empty as `why`."""
+        limit = self.order.limit_price
+        if limit is None or not self.why:
+            return self.why
+        side = "debit" if limit >= 0.0 else "credit"
+        steps = f"{self.step} step" if self.step == 1 else f"{self.step} steps"
+        nearer = f" after {steps}" if self.order.leg_limits else ""
+        return f"{self.why}, a limit at {abs(limit):.2f} {side}{nearer}"
+
+
+WORKED = ("placed", "filled", "cancelled")
+"""What orders that worked from mid came to; cancelled are those of which nothing was filled."""
+
+
 class Ledger:
     """Takes the events of one journal in order; what it holds then is the account's history."""
 
@@ -163,6 +198,8 @@ class Ledger:
         self.learner: list[Note] = []
         self.moves: list[Note] = []
         self.rejections: Counter[str] = Counter()
+        self.worked: Counter[str] = Counter()
+        """Orders that worked from mid, by `WORKED`."""
         self.equity: list[tuple[int, float]] = []
         """After each bar, as far as the decisions tell what each underlying made."""
         self.first_ns = 0
@@ -170,7 +207,8 @@ class Ledger:
         self._moved = self._base = 0.0
         self._last_close_ns = 0
         self._decisions: dict[str, DecisionMade] = {}
-        self._intents: dict[str, Intent] = {}
+        self._orders: dict[str, OrderTold] = {}
+        """By their ids."""
         self._by_order: dict[str, Trade] = {}
         """The first trade of each order that opened any."""
 
@@ -198,6 +236,10 @@ class Ledger:
             self._end(event, account.closed_trades - closed, gained)
         elif isinstance(event, SessionClosed) and account.last_session != session:
             self._close_day(event.date, event.equity)
+
+    def order(self, order_id: str) -> OrderTold:
+        """Return an order as it stands now."""
+        return self._orders[order_id]
 
     def finish(self) -> "Ledger":
         """Add the day that has not ended yet, where anything is known of it."""
@@ -248,7 +290,30 @@ class Ledger:
             self.equity.append((event.ts_ns, equity))
 
     def _accepted(self, event: OrderAccepted) -> None:
-        self._intents[event.order.order_id] = event.order.intent
+        order = event.order
+        if order.leg_limits:
+            self.worked["placed"] += 1
+        why = self._decided_on(order.underlying, event.ts_ns)
+        action = self._decisions[order.underlying].action if why else HOLD
+        self._orders[order.order_id] = OrderTold(order, action, why)
+
+    def _repriced(self, event: OrderRepriced) -> None:
+        told = self._orders[event.order_id]
+        told.step = event.step
+        told.order = msgspec.structs.replace(
+            told.order, limit_price=event.limit_price, leg_limits=event.leg_limits
+        )
+
+    def _cancelled(self, event: OrderCancelled) -> None:
+        told = self._orders.get(event.order_id)
+        if told is not None and told.order.leg_limits and not told.is_filled:
+            self.worked["cancelled"] += 1
+
+    def _filled(self, event: OrderFilled) -> None:
+        told = self._orders[event.fill.order_id]
+        if told.order.leg_limits and not told.is_filled:
+            self.worked["filled"] += 1
+        told.is_filled = True
 
     def _rejected(self, event: OrderRejected) -> None:
         self.rejections[str(event.rejection.reason)] += 1
@@ -302,8 +367,8 @@ class Ledger:
         if isinstance(event, OrderFilled):
             fill = event.fill
             trade = self.open[fill.underlying]
-            opens = self._intents.get(fill.order_id) is Intent.OPEN
-            what = "opened" if opens else "closed"
+            told = self._orders[fill.order_id]
+            what = "opened" if told.order.intent is Intent.OPEN else "closed"
             trade.legs += [
                 LegDone(event.ts_ns, leg.symbol, leg.quantity, leg.price, what) for leg in fill.legs
             ]
@@ -346,6 +411,8 @@ class Ledger:
     def _begun(self, name: str, strategy: StrategyPosition, event: Event) -> Trade:
         if isinstance(event, CorporateActionApplied):
             reason = event.terms
+        elif isinstance(event, OrderFilled):
+            reason = self._orders[event.fill.order_id].told or "ordered"
         else:
             reason = self._decided_on(name, event.ts_ns) or "ordered"
         return Trade(
@@ -385,9 +452,10 @@ class Ledger:
             return f"{_said(event)} at {event.price:.2f}, underlying {event.underlying_price:.2f}"
         if isinstance(event, CorporateActionApplied):
             return event.terms
-        chosen = self._decided_on(underlying, event.ts_ns)
-        if chosen and self._decisions[underlying].action == CLOSE:
-            return chosen
+        if isinstance(event, OrderFilled):
+            order = self._orders[event.fill.order_id]
+            if order.told and order.action == CLOSE:
+                return order.told
         flattened = [each.reason for each in self.account.restrictions.values() if each.flatten]
         return "; ".join(flattened) or "closed by its owner, or wound down"
 
@@ -462,6 +530,9 @@ _TAKEN: dict[type[Any], Callable[[Ledger, Any], None]] = {
     AccountOpened: Ledger._opened,
     DecisionMade: Ledger._decided,
     OrderAccepted: Ledger._accepted,
+    OrderRepriced: Ledger._repriced,
+    OrderFilled: Ledger._filled,
+    OrderCancelled: Ledger._cancelled,
     OrderRejected: Ledger._rejected,
     CashMoved: Ledger._cash_moved,
     DividendPaid: Ledger._dividend,

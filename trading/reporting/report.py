@@ -10,7 +10,7 @@ import numpy as np
 from trading.evaluation import return_statistics
 from trading.execution.money import round_usd
 from trading.reporting import performance
-from trading.reporting.ledger import PARTS, Day, Ledger, Note, Period, Trade, new_york
+from trading.reporting.ledger import PARTS, WORKED, Day, Ledger, Note, Period, Trade, new_york
 from trading.reporting.stress import Stress
 
 NOT_ASKED = "no running application was asked for the marks of the open position"
@@ -61,6 +61,8 @@ class Report:
     moves: list[Note]
     late: list[Note]
     rejections: dict[str, int]
+    worked: dict[str, int]
+    """How many orders worked from mid, and what they came to, by `ledger.WORKED`."""
     equity: list[tuple[int, float]]
     stress: Stress | None
     no_stress: str
@@ -101,6 +103,7 @@ class Report:
             "cash_moved": [_plain_note(note) for note in self.moves],
             "late_cash": [_plain_note(note) for note in self.late],
             "rejections": self.rejections,
+            "worked": self.worked,
             "stress": None if self.stress is None else asdict(self.stress),
             "no_stress": self.no_stress,
         }
@@ -138,6 +141,7 @@ def make_report(ledger: Ledger, period: Period, stress: Stress | str = NOT_ASKED
         moves=period.moves,
         late=period.late,
         rejections=dict(ledger.rejections.most_common()),
+        worked={name: ledger.worked[name] for name in WORKED},
         equity=period.equity,
         stress=None if isinstance(stress, str) else stress,
         no_stress=stress if isinstance(stress, str) else "",

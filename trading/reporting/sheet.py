@@ -51,6 +51,7 @@ def report_page(report: Report) -> str:
         _notes("What the learner changed", "", report.learner),
         *([_notes("Cash moved", "By its owner.", report.moves)] if report.moves else []),
         *([_notes("Cash after the end", "Of ended trades.", report.late)] if report.late else []),
+        *([_worked(report)] if any(report.worked.values()) else []),
         *([_rejections(report)] if report.rejections else []),
         _figures(report),
     ]
@@ -342,6 +343,15 @@ def _notes(heading: str, told: str, notes: Sequence[Note]) -> PageSection:
         older = table(("when", "what", ""), rows[_MOST_SHOWN:], (0, 1, 2))
         content += folded(f"{len(rows) - _MOST_SHOWN} older", older)
     return PageSection(heading, told, content)
+
+
+def _worked(report: Report) -> PageSection:
+    told = (
+        "Limits at mid that stepped to the touch, of the whole journal. Cancelled are those of "
+        "which nothing was filled: at the close, by another decision, or by a limit."
+    )
+    rows = [(name, str(count)) for name, count in report.worked.items()]
+    return PageSection("Orders that worked", told, table(("", "orders"), rows))
 
 
 def _rejections(report: Report) -> PageSection:

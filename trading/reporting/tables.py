@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from trading.execution.events import DecisionMade, Event, OrderAccepted, OrderFilled
+from trading.execution.events import DecisionMade, Event, OrderFilled
 from trading.execution.journal import Journal
 from trading.execution.money import round_usd
-from trading.execution.orders import Order
 from trading.execution.portfolio import Account
-from trading.reporting.ledger import GREEKS, Ledger, Trade
+from trading.reporting.ledger import GREEKS, Ledger, OrderTold, Trade
 
 
 class TableColumn(NamedTuple):
@@ -38,6 +37,8 @@ TABLES: Mapping[str, tuple[TableColumn, ...]] = {
         ("underlying", "str", "ticker"),
         ("strategy", "str", "shape of the position, as in `docs/actions.md`"),
         ("intent", "str", "`open` or `close`"),
+        ("limit", "float64", "net limit, USD a share, a credit negative; NaN: at the market"),
+        ("step", "int64", "so often the limit had come nearer to the touch"),
         ("units", "int64", "units that traded"),
         ("premium", "float64", "change of cash before fees, USD; + received"),
         ("fees", "float64", "USD, 0 or more"),
@@ -129,17 +130,14 @@ class JournalTables:
 
     def _read(self, events: Iterable[Event]) -> None:
         ledger = self._ledger = Ledger()
-        self._fills: list[OrderFilled] = []
+        self._fills: list[tuple[OrderFilled, OrderTold]] = []
         self._decisions: list[DecisionMade] = []
-        self._orders: dict[str, Order] = {}
         for event in events:
             ledger.take(event)
             if isinstance(event, OrderFilled):
-                self._fills.append(event)
+                self._fills.append((event, ledger.order(event.fill.order_id)))
             elif isinstance(event, DecisionMade):
                 self._decisions.append(event)
-            elif isinstance(event, OrderAccepted):
-                self._orders[event.order.order_id] = event.order
         ledger.finish()
 
     @property
@@ -158,15 +156,17 @@ class JournalTables:
                     fill.fill_id,
                     fill.order_id,
                     fill.underlying,
-                    order.strategy,
-                    str(order.intent),
+                    told.order.strategy,
+                    str(told.order.intent),
+                    float("nan") if told.order.limit_price is None else told.order.limit_price,
+                    told.step,
                     fill.units,
                     fill.premium,
                     fill.fees,
                     round_usd(fill.premium - fill.fees),
                 )
-                for event in self._fills
-                for fill, order in [(event.fill, self._orders[event.fill.order_id])]
+                for event, told in self._fills
+                for fill in [event.fill]
             ],
         )
 
@@ -177,7 +177,7 @@ class JournalTables:
             "legs",
             [
                 (event.ts_ns, event.fill.fill_id, leg.symbol, leg.quantity, leg.price)
-                for event in self._fills
+                for event, _ in self._fills
                 for leg in event.fill.legs
             ],
         )

@@ -21,6 +21,7 @@ from trading.execution.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OrderRepriced,
     OwnerCommanded,
     PeakReset,
     SessionClosed,
@@ -70,6 +71,10 @@ def _accepted(event: OrderAccepted) -> str:
         f"{order.order_id} {order.intent} {order.units} {order.strategy} on {order.underlying}, "
         f"{order.order_type}{limit} {order.time_in_force}: {legs}"
     )
+
+
+def _repriced(event: OrderRepriced) -> str:
+    return f"{event.order_id} step {event.step}: limit {event.limit_price:.2f}"
 
 
 def _rejected(event: OrderRejected) -> str:
@@ -215,6 +220,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "account_opened": _opened,
     "decision_made": _decided,
     "order_accepted": _accepted,
+    "order_repriced": _repriced,
     "order_rejected": _rejected,
     "order_filled": _filled,
     "order_cancelled": _cancelled,

@@ -16,11 +16,11 @@ from trading.errors import JournalError, TradingError
 from trading.execution.events import Event
 from trading.files import sync
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 def _keep_rows(connection: sqlite3.Connection) -> None:
-    """Versions 2, 3, 5 and 6 add kinds of events and fields with defaults; older rows stay as is.
+    """Versions 2, 3, 5 to 7 add kinds of events and fields with defaults; older rows stay as is.
 
     Each is a version of its own so that an older program refuses the file: to that program the new
     rows would look like damage.
@@ -52,6 +52,7 @@ MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     3: _sum_rows,
     4: _keep_rows,
     5: _keep_rows,
+    6: _keep_rows,
 }
 """What brings a journal from a version to the next, by the version it starts from.
 

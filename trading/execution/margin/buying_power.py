@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import marked
 from trading.execution.legs import is_stock
-from trading.execution.margin.formulas import buying_power_effect
+from trading.execution.margin.formulas import buying_power_effect, held_per_unit
 from trading.execution.margin.maintenance import cents_up
 from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
 from trading.execution.money import round_usd
@@ -72,4 +72,4 @@ def working_order_effect(
     limit = matched.order.limit_price
     net = matched.net if limit is None else limit
     total = order_buying_power_effect(matched, units, net, margin, schedule, multiplier)
-    return max(0.0, cents_up(total / units)) if math.isfinite(total) else total
+    return float(held_per_unit(total, units))

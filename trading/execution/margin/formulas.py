@@ -87,6 +87,19 @@ def buying_power_effect(
 
 
 @njit(cache=True)
+def held_per_unit(effect: float, units: int) -> float:
+    """Buying power that each of `units` waiting units holds, USD, rounded up to the cent.
+
+    `effect` is what all of them take, see `buying_power_effect`; what frees some holds nothing.
+    What is not finite passes through.
+    """
+    each = effect / units
+    if not np.isfinite(each):
+        return each
+    return float(max(0.0, np.ceil(100.0 * each - 1e-6) / 100.0))
+
+
+@njit(cache=True)
 def uncovered_margin(right: int, strike: float, spot: float, mark: float, broad: bool) -> float:
     """Margin of one sold option without cover in USD a share, its value included; NaN in, NaN out.
 

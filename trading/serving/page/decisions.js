@@ -10,6 +10,7 @@ function outcome(each) {
   if (each.masked) return ["near", "not allowed: held"];
   if (each.refused) return ["down", `refused, ${words(each.refused[1])}: ${each.refused[2]}`];
   if (each.filled) return ["up", `filled, ${each.filled}`];
+  if (each.waits) return ["", `works, ${each.waits}`];
   return ["", each.action === HOLD ? "held" : "nothing to trade"];
 }
 

@@ -4,7 +4,7 @@ import { Section, Table, fetched, newest } from "./parts.js";
 import { fromNewYork, moment, words } from "./format.js";
 
 const KINDS = [
-  "decision_made", "order_accepted", "order_rejected", "order_filled", "order_cancelled", "settled", "dividend_paid",
+  "decision_made", "order_accepted", "order_repriced", "order_rejected", "order_filled", "order_cancelled", "settled", "dividend_paid",
   "corporate_action_applied", "time_taken_back", "margin_changed", "session_closed", "carried", "state_changed",
   "owner_commanded", "cash_moved", "bases_scaled", "peak_reset", "underlying_suspended", "underlying_reinstated",
   "weights_adopted", "champion_promoted", "challenger_refused", "champion_rolled_back", "account_opened", "terms_adopted",

@@ -40,10 +40,26 @@ function Position({ position, greeks, stale, now }) {
     </tr>`)}`;
 }
 
+const ORDERS = [["Order"], ["Units", true], ["Limit", true], ["Step", true], ["Held", true], ["Works for"]];
+
+function WorkingOrders({ orders }) {
+  return html`<${Table} caption="Orders that work" columns=${ORDERS}>
+    ${orders.map((order) => html`<tr>
+      <th scope="row">${order.underlying} <small>${order.intent} ${words(order.strategy)}, ${order.legs.map((leg) => `${signed(leg.ratio, 0)} ${symbolName(leg.symbol)}`).join(", ")}</small></th>
+      <td class="n">${number(order.units)}</td>
+      <td class="n">${usd(Math.abs(order.limit))} ${order.limit < 0 ? "credit" : "debit"}</td>
+      <td class="n">${order.steps ? `${order.step} of ${order.steps}` : ""}</td>
+      <td class="n">${usd(order.reserved)}</td>
+      <td>${age(order.age_s)}</td>
+    </tr>`)}
+  </${Table}>`;
+}
+
 export function Positions({ status }) {
   const now = seconds(status.market?.time);
   const { total, by_underlying: each, not_quoted: stale } = status.greeks ?? {};
   const positions = status.positions ?? [];
+  const orders = status.working_orders ?? [];
   return html`<${Section} id="positions" title="Positions" wide
     note=${positions.length ? "delta in shares, vega in USD a point of volatility, theta in USD a day" : ""}>
     ${positions.length
@@ -55,6 +71,7 @@ export function Positions({ status }) {
             <td class="n">${signed(total?.vega, 1)}</td><td class="n">${signed(total?.theta, 1)}</td><td></td><td></td></tr>`]}
         </${Table}>`
       : html`<p class="empty">Nothing is open.</p>`}
+    ${orders.length ? html`<${WorkingOrders} orders=${orders} />` : null}
   </${Section}>`;
 }
 
