@@ -323,11 +323,11 @@ def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> 
     try:
         serve.run(build_app(NAME, NAMESPACE), name="trading", route_prefix="/")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
-            wait_until(lambda: client.get("/health").json() == {"status": "ok"})
-            wait_until(lambda: client.get("/ready").status_code == 200)
-            # Two replicas answer by turns, and each of them hears of the actor for itself.
-            wait_until(lambda: all(client.get("/status").is_success for _ in range(20)))
-            assert all(client.get("/metrics").is_success for _ in range(50))
+            # Two replicas answer by turns, and each hears of the actor for itself; a busy machine
+            # may pass one over for a while.
+            for path in ("/ready", "/status", "/metrics"):
+                wait_until(lambda path=path: all(client.get(path).is_success for _ in range(50)))
+            assert client.get("/health").json() == {"status": "ok"}
             assert client.get("/status").json()["account"]["trades"] == 4
             metrics = client.get("/metrics")
             assert "trading_bot_trades_total 4.0" in metrics.text
