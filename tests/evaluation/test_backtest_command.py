@@ -97,6 +97,9 @@ def test_json_and_the_page_tell_of_the_model_that_was_asked_about(tmp_path: Path
     assert "execution.commission=0.5" in told["about"]["settings"]
     assert {"hold cash", "buy and hold"} < set(told["traders"])
     assert len(told["traders"]["hold cash"]["sessions"]) == 2
+    first, last = told["traders"]["buy and hold"]["sessions"]
+    assert first["closed_return"] == first["return"], "the position goes through the night"
+    assert last["closed_return"] < last["return"], "selling it pays half the spread"
     assert weights_digest(weights) in page.read_text()
 
 

@@ -258,7 +258,8 @@ def test_the_examples_stand_in_a_backtest_beside_the_baselines() -> None:
     told = json.loads(result.stdout)
     assert told["asked"] == "calm_condor, rule-based"
     assert told["about"]["trader"].startswith("trader calm_condor of ")
-    assert {"calm_condor, rule-based", "weekly_straddle", "hold cash"} < set(told["traders"])
+    named = {"calm_condor, rule-based", "weekly_straddle", "secured put", "hold cash"}
+    assert named < set(told["traders"])
     bought = told["traders"]["weekly_straddle"]["sessions"]
     assert [each["fills"] for each in bought] == [1, 1, 1]
     assert "no_commission" in told["about"]["fees"]

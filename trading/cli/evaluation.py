@@ -443,7 +443,7 @@ def _plain(
     results: Mapping[str, "Backtest"],
     tables: "Mapping[str, Mapping[str, Figures]]",
 ) -> dict[str, Any]:
-    """Figures as they are shown, and each session's return and fills as numbers."""
+    """Figures as they are shown, and each session's returns and fills as numbers."""
     return {
         "title": output.title,
         "about": dict(output.about),
@@ -452,9 +452,18 @@ def _plain(
             name: {
                 "figures": {heading: dict(traders[name]) for heading, traders in tables.items()},
                 "sessions": [
-                    {"session": session, "return": float(gain), "fills": int(fills)}
-                    for session, gain, fills in zip(
-                        result.names, result.returns, result.trades, strict=True
+                    {
+                        "session": session,
+                        "return": float(gain),
+                        "closed_return": float(closed),
+                        "fills": int(fills),
+                    }
+                    for session, gain, closed, fills in zip(
+                        result.names,
+                        result.returns,
+                        result.closed_returns,
+                        result.trades,
+                        strict=True,
                     )
                 ],
             }
