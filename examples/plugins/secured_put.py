@@ -8,7 +8,7 @@ import numpy as np
 import trading as td
 
 
-@td.register_baseline("secured put")
+@td.register_baseline("secured_put")
 def secured_put(seed):
     put = td.action("cash_secured_put_far_d30")
 

@@ -258,7 +258,7 @@ def test_the_examples_stand_in_a_backtest_beside_the_baselines() -> None:
     told = json.loads(result.stdout)
     assert told["asked"] == "calm_condor, rule-based"
     assert told["about"]["trader"].startswith("trader calm_condor of ")
-    named = {"calm_condor, rule-based", "weekly_straddle", "secured put", "hold cash"}
+    named = {"calm_condor, rule-based", "weekly_straddle", "secured_put", "hold cash"}
     assert named < set(told["traders"])
     bought = told["traders"]["weekly_straddle"]["sessions"]
     assert [each["fills"] for each in bought] == [1, 1, 1]
