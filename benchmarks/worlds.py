@@ -3,8 +3,8 @@
     python benchmarks/worlds.py                          # five seeds of six markets: hours
     python benchmarks/worlds.py --markets trend --seeds 1 --steps 20000 --sessions 20
 
-For each market and seed `trading train` learns as `configs/train.yaml` says, in episodes of several
-sessions, and `trading backtest` trades what was learnt in episodes of a seed of its own, beside the
+For each market and seed `trading train` learns as `configs/train.yaml` says, on one core and in
+episodes of several sessions, and `trading backtest` trades what was learnt in episodes of a seed of its own, beside the
 baselines and a rule written by hand. Then the first seed's policy of each market trades in the
 others, and the baselines alone trade many more sessions of the default one. What a market does not
 define is as the exchange of `make run` has it (`market.unset=live`). Every run is the command that
@@ -59,7 +59,8 @@ class Plan:
 
     def train(self, market: str, seed: int, horizon: str | None) -> list[str]:
         """Return the arguments that train one policy."""
-        more = () if horizon is None else (f"learning.horizon={horizon}",)
+        more = ["learning.num_env_runners=0", "learning.threads=1"]
+        more += [] if horizon is None else [f"learning.horizon={horizon}"]
         state = os.path.relpath(_folder(market, seed, horizon), ROOT)
         return [
             *("train", "--config", "configs/train.yaml", "--steps", str(self.steps)),
