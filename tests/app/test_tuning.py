@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from trading.app.tuning.outcome import (
 from trading.app.tuning.plan import SearchPlan, plan_of_days, plan_of_markets
 from trading.app.tuning.record import Trial, TrialEnd, TrialLog, TrialScore
 from trading.cli.main import app
-from trading.cli.tune import _said
+from trading.cli.tune import _begin, _said
 from trading.cli.tune_picture import draw
 from trading.config import Settings, load_settings
-from trading.config.space import Choices, SearchRange, Space, with_point
+from trading.config.space import Choices, Point, SearchRange, Space, with_point
 from trading.envs.history import History
+from trading.errors import DataError
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.evaluation.walk_forward import FoldsError
 from trading.files import FileLock
@@ -271,26 +273,86 @@ def test_a_search_is_not_begun_where_one_is_or_runs(tmp_path: Path) -> None:
     assert f"another search runs in {tmp_path} (process {os.getpid()}" in done.stderr
 
 
+def test_a_search_of_a_setting_that_is_gone_does_not_go_on_and_says_why(
+    settings: Settings, tmp_path: Path
+) -> None:
+    plan = plan_of_markets(settings, 9, folds=1)
+    made = [{"learning.clip": 0.1}, {"learning.clip": 0.2}]
+    _begin(tmp_path, plan, made, resume=False)
+    _begin(tmp_path, plan, made, resume=True)
+    file = tmp_path / "search.json"
+    begun = json.loads(file.read_text())
+    begun["points"] = [{"learning.target_kl": 0.02}, {"learning.target_kl": 0.05}]
+    file.write_text(json.dumps(begun))
+    told = "it searches learning.target_kl: there is no such setting any more.* by --into"
+    with pytest.raises(DataError, match=told):
+        _begin(tmp_path, plan, made, resume=True)
+
+
+def run_until(
+    stopped: Callable[[TrialLog], bool],
+    plan: SearchPlan,
+    points: list[Point],
+    work: Path,
+    told: list[str],
+) -> dict[int, Path]:
+    """Run the trials of a search, or go on with them, until it is told to stop."""
+    from trading.app.tuning.search import run_trials
+
+    record = TrialLog(work / "results.jsonl")
+    return run_trials(plan, SPACE, points, work, record, told.append, lambda: stopped(record))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_population_takes_over_what_is_better_and_goes_on_after_a_stop(
+    history: Path, tmp_path: Path
+) -> None:
+    more = ["tune.method=pbt", "tune.judgements=3", "learning.pretrain_steps=192"]
+    settings = load_settings(None, [*SMALL, *more, "tune.concurrent=2"], {})
+    plan = plan_of_days(settings, history, tmp_path / "folds", **FOLDS)
+    rates = [3e-4, 3e-3]
+    search = (plan, [{"learning.learning_rate": rate} for rate in rates], tmp_path, list[str]())
+
+    run_until(lambda record: bool(record.trials()), *search)
+    record = TrialLog(tmp_path / "results.jsonl")
+    assert not any(trial.has_ended for trial in record.trials().values())
+    kept = run_until(lambda _: False, *search)
+    trials = record.trials()
+    assert {*trials} == {1, 2}, "a trial that scores low goes on"
+    assert all(trial.has_ended and not trial.failure for trial in trials.values())
+    assert [{*trial.judged} for trial in trials.values()] == [{1, 2, 3}] * 2
+    given = dict(zip((1, 2), rates, strict=True))
+    tried = {
+        (number, judged.point["learning.learning_rate"])
+        for number, trial in trials.items()
+        for judged in trial.judged.values()
+    }
+    others = {rate for number, rate in tried if rate != given[number]}
+    assert others, "whoever scored low took over other settings"
+    assert all(1e-4 <= rate <= 1e-2 for rate in others), "within the range that is searched"
+    winner = winner_of(trials, 3)
+    assert winner is not None
+    _is_worth_what_it_learnt(plan, trials, winner.number, kept)
+    assert run_until(lambda _: False, *search) == kept, "nothing is left to do"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_search_that_was_stopped_goes_on_to_its_end(
     history: Path, settings: Settings, tmp_path: Path
 ) -> None:
     from trading.app.tuning.outcome import elsewhere
-    from trading.app.tuning.search import run_trials
 
     plan = plan_of_days(settings, history, tmp_path / "folds", **FOLDS)
     record, told = TrialLog(tmp_path / "results.jsonl"), list[str]()
     points = [{"learning.learning_rate": 3e-4}, {"learning.learning_rate": 3e-3}]
+    search = (plan, points, tmp_path, told)
 
-    def run_until(stopped: object) -> dict[int, Path]:
-        arguments = (plan, SPACE, points, tmp_path, record, told.append)
-        return run_trials(*arguments, stopped)  # type: ignore[arg-type]
-
-    run_until(lambda: any(trial.judged for trial in record.trials().values()))
+    run_until(lambda known: any(trial.judged for trial in known.trials().values()), *search)
     before = record.trials()
     assert 0 < sum(len(trial.judged) for trial in before.values()) < 4
-    kept = run_until(lambda: False)
+    kept = run_until(lambda _: False, *search)
     trials = record.trials()
     assert all(trial.has_ended and not trial.failure for trial in trials.values())
     made = [json.loads(line) for line in record.path.read_text().splitlines()]
@@ -304,7 +366,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_end(
     assert any(
         line.startswith("trial 1 of 2: ") and "128 decisions (2 of 2)" in line for line in told
     )
-    assert run_until(lambda: False) == kept, "nothing is left to do"
+    assert run_until(lambda _: False, *search) == kept, "nothing is left to do"
     found = elsewhere(plan, trials, winner.number, kept)
     assert found.winner.sessions == 1
     if winner.number != 1:

@@ -115,11 +115,18 @@ def test_what_would_have_no_effect_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["target_kl", "vtrace_rho", "vtrace_c", "burn_in"])
 def test_a_setting_that_is_gone_is_refused_with_why(name: str) -> None:
-    told = f"{name}=2: there is no such setting any more"
+    told = f"{name}=2: there is no such setting any more.*remove it.*experiment of Ray Tune"
     with pytest.raises(SettingRefused, match=told):
         config().training(**{name: 2})
     with pytest.raises(SettingRefused, match=told):
         config().update_from_dict({name: 2})
+
+
+def test_a_setting_that_is_gone_and_had_no_effect_is_passed_over() -> None:
+    begun_before = {"target_kl": None, "vtrace_rho": 1.0, "vtrace_c": 1.0, "burn_in": 0}
+    opened = config().update_from_dict({**begun_before, "lr": 1e-5})
+    opened.validate()
+    assert opened.lr == 1e-5 and not begun_before.keys() & opened.to_dict().keys()
 
 
 def test_a_part_that_is_gone_may_be_given_as_it_has_to_be() -> None:

@@ -26,6 +26,7 @@ from trading.cli.common import (
 )
 from trading.cli.folds import EmbargoOption, HistoryOfFoldsOption, PurgeOption, StepsOption
 from trading.config import Settings, absolute_paths
+from trading.config.gone import gone
 from trading.config.loading import load_space
 from trading.config.space import SPACE, Point, SearchRange, Space, points, read_space
 from trading.errors import ConfigError, DataError
@@ -262,6 +263,8 @@ def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> N
     except ValueError as error:
         raise DataError(f"{file} cannot be read ({error}): begin another search") from error
     changed = differences(then["settings"], told["settings"])
+    tried = {key for point in then.get("points", ()) for key in point}
+    changed += [f"it searches {key}: {why}" for key in sorted(tried) if (why := gone(key))]
     # A search of an older version does not tell of its features or structures.
     others = [n for n in told if n != "settings" and then.get(n, told[n]) != told[n]]
     changed += [f"{name} is not what it was" for name in others]

@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from trading.config import LearningSettings
+from trading.config.gone import in_effect
 from trading.errors import LearningError, SettingRefused
 from trading.learning.module import CLSTMModule
 from trading.learning.ppo_update import PPOSettings
@@ -106,14 +107,23 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
     def __setattr__(self, key: str, value: Any) -> None:
         """Set an attribute.
 
+        One that is gone is passed over where its value had no effect: the experiments of Ray Tune
+        that a former version began hold every setting.
+
         Raises
         ------
         SettingRefused
-            It is a setting that is gone: `from_state` would leave it out.
+            It is a setting that is gone, and had an effect.
         """
-        if key in GONE_HERE["learning"]:
-            raise SettingRefused(f"{key}={value!r}: {INSTEAD[key]}")
-        super().__setattr__(key, value)
+        gone = GONE_HERE["learning"].get(key)
+        if gone is None:
+            super().__setattr__(key, value)
+        elif in_effect(gone, value):
+            raise SettingRefused(
+                f"{key}={value!r}: {INSTEAD[key]}. An experiment of Ray Tune that has it "
+                "does not go on: begin another without it; its checkpoints open, by "
+                "CLSTMPPO.from_checkpoint"
+            )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open a config that was pickled when it held `ppo` as one value."""
