@@ -4,12 +4,12 @@
     python benchmarks/worlds.py --markets trend --seeds 1 --steps 20000 --sessions 20
 
 For each market and seed `trading train` learns as `configs/train.yaml` says, on one core and in
-episodes of several sessions, and `trading backtest` trades what was learnt in episodes of a seed of its own, beside the
-baselines and a rule written by hand. Then the first seed's policy of each market trades in the
-others, and the baselines alone trade many more sessions of the default one. What a market does not
-define is as the exchange of `make run` has it (`market.unset=live`). Every run is the command that
-its folder holds; a run that is there already is not run again. The tables go between the marks of
-`docs/results.md`.
+episodes of several sessions, and `trading backtest` trades what was learnt in episodes of a seed of
+its own, beside the baselines and a rule written by hand. Then the first seed's policy of each
+market trades in the others, and the baselines alone trade many more sessions of the default one.
+What a market does not define is as the exchange of `make run` has it (`market.unset=live`). Every
+run is the command that its folder holds; a run that is there already is not run again. The tables
+go between the marks of `docs/results.md`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ class Plan:
 
     steps: int
     sessions: int
-    """Of each test."""
+    """Of the test of each policy; the baselines trade as many as all seeds together."""
     in_a_row: int
     """Sessions of an episode."""
+    seeds: range
 
     def train(self, market: str, seed: int, horizon: str | None) -> list[str]:
         """Return the arguments that train one policy."""
@@ -68,18 +69,19 @@ class Plan:
         ]
 
     def backtest(self, market: str, seed: int, checkpoint: Path) -> list[str]:
-        """Return the arguments that test one policy in a market."""
+        """Return the arguments that test one policy in a market, and the rule beside it."""
         return [
-            *("backtest", "--json", "--simulated", str(self.sessions)),
+            *("backtest", "--json", "--simulated", str(self.sessions), "--no-baselines"),
             *("--model", os.path.relpath(checkpoint, ROOT), "--trader", RULE),
             *self._settings(market, 1000 + seed, f"plugins={PLUGINS}"),
         ]
 
-    def baselines(self, market: str, seed: int) -> list[str]:
-        """Return the arguments that test the baselines alone."""
+    def baselines(self, market: str) -> list[str]:
+        """Return the arguments that test the baselines in a market."""
+        sessions = str(self.sessions * len(self.seeds))
         return [
-            *("backtest", "--json", "--simulated", str(self.sessions)),
-            *self._settings(market, 2000 + seed, f"plugins={PLUGINS}"),
+            *("backtest", "--json", "--simulated", sessions),
+            *self._settings(market, 2000, f"plugins={PLUGINS}"),
         ]
 
     def _settings(self, market: str, seed: int, *more: str) -> Iterable[str]:
@@ -144,12 +146,12 @@ def tested(
     return dict(json.loads(file.read_text()))
 
 
-def untaught(plan: Plan, market: str, seed: int) -> dict[str, Any]:
-    """Return what the baselines alone come to in a market."""
-    file = RESULTS / market / f"baselines-{seed}.json"
+def untaught(plan: Plan, market: str) -> dict[str, Any]:
+    """Return what the baselines come to in a market."""
+    file = RESULTS / market / "baselines.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(run(plan.baselines(market, seed), file.with_suffix(".log")))
+        file.write_text(run(plan.baselines(market), file.with_suffix(".log")))
     return dict(json.loads(file.read_text()))
 
 
@@ -159,81 +161,62 @@ def episodes(result: dict[str, Any], trader: str, in_a_row: int) -> NDArray[np.f
     return returns.reshape(-1, in_a_row).mean(axis=1)
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of [seeds, episodes]: both are drawn again.
-
-    The percentiles of a bootstrap over seeds, and over the episodes of each seed that was drawn.
-    """
+def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return bootstrapped means of [seeds, episodes]: of each seed drawn, episodes are drawn."""
     rng = np.random.default_rng(0)
     seeds, count = values.shape
-    chosen = rng.integers(0, seeds, (RESAMPLES, seeds))
-    drawn = rng.integers(0, count, (RESAMPLES, seeds, count))
-    means = values[chosen[:, :, None], drawn].mean(axis=(1, 2))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    drawn = []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, seeds, seeds)
+        drawn.append(values[rows[:, None], rng.integers(0, count, (seeds, count))].mean())
+    return np.array(drawn)
 
 
 def _percent(value: float) -> str:
     return f"{value:+.3%}".replace("%", " %") if round(value, 5) else "0"
 
 
-def _range(values: NDArray[np.float64]) -> str:
-    low, high = interval(values)
+def _range(drawn: NDArray[np.float64]) -> str:
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{_percent(low)} to {_percent(high)}"
 
 
-def market_table(
-    plan: Plan, market: str, seeds: Iterable[int], horizon: str | None = None
-) -> list[str]:
-    """Return the lines of what all traders came to in one market, or policies of a horizon."""
-    results = [tested(plan, market, seed, of=market, horizon=horizon) for seed in seeds]
-    traders = list(results[0]["traders"])
-    if horizon is not None:
-        traders = [name for name in traders if name in (POLICY, GREEDY, CASH)]
-    values = {
-        name: np.stack([episodes(each, name, plan.in_a_row) for each in results])
-        for name in traders
-    }
-    fills = {
-        name: np.mean(
-            [session["fills"] for each in results for session in each["traders"][name]["sessions"]]
-        )
-        for name in traders
-    }
-    title = market if horizon is None else f"{market}, learnt with a horizon of {horizon}"
-    lines = [
-        f"### {title}",
-        "",
-        "| trader | mean return a session | 95 % | policy less this, 95 % | fills | each seed |",
-        "|---|--:|---|---|--:|---|",
-    ]
-    for name in traders:
-        each = values[name]
-        less = "" if name == POLICY else _range(values[POLICY] - each)
-        own = ", ".join(_percent(mean) for mean in each.mean(axis=1))
-        label = "the rule written by hand" if RULE in name else name
-        cells = (label, _percent(each.mean()), _range(each), less, f"{fills[name]:.2f}", own)
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+def _row(
+    plan: Plan, label: str, results: list[dict[str, Any]], trader: str, policy: NDArray[np.float64]
+) -> str:
+    """Return a line of a market's table; `policy` [seeds, episodes] is what it is compared with."""
+    each = np.stack([episodes(result, trader, plan.in_a_row) for result in results])
+    told = [result["traders"][trader]["sessions"] for result in results]
+    fills = np.mean([session["fills"] for sessions in told for session in sessions])
+    less = ""
+    if trader != POLICY:
+        paired = each.shape == policy.shape
+        less = _range(means(policy - each) if paired else means(policy) - means(each)[::-1])
+    own = ", ".join(_percent(mean) for mean in each.mean(axis=1)) if len(results) > 1 else ""
+    spread = f"{100 * plan.in_a_row * each.std():.1f} %"
+    cells = (label, _percent(each.mean()), _range(means(each)), less, f"{fills:.2f}", spread, own)
+    return "| " + " | ".join(cells) + " |"
 
 
-def baselines_table(plan: Plan, market: str, seeds: Iterable[int]) -> list[str]:
-    """Return the lines of what the baselines come to in more sessions."""
-    results = [untaught(plan, market, seed) for seed in seeds]
-    sessions = plan.sessions * len(results)
+def market_table(plan: Plan, market: str, horizons: Iterable[str | None]) -> list[str]:
+    """Return the lines of what all traders came to in one market, policies of these horizons."""
     lines = [
-        f"### {market}, baselines over {sessions:,} sessions",
+        f"### {market}",
         "",
-        "| baseline | mean return a session | 95 % | standard deviation of an episode | fills |",
-        "|---|--:|---|--:|--:|",
+        "| trader | mean return a session | 95 % | policy less this, 95 % | fills | deviation of an"
+        " episode | each seed |",
+        "|---|--:|---|---|--:|--:|---|",
     ]
-    for name in results[0]["traders"]:
-        told = [each["traders"][name]["sessions"] for each in results]
-        each = np.stack([episodes(result, name, plan.in_a_row) for result in results])
-        fills = np.mean([session["fills"] for sessions in told for session in sessions])
-        spread = plan.in_a_row * each.std()
-        cells = (name, _percent(each.mean()), _range(each), f"{100 * spread:.2f} %", f"{fills:.2f}")
-        lines.append("| " + " | ".join(cells) + " |")
+    usual = [tested(plan, market, seed, of=market) for seed in plan.seeds]
+    policy = np.stack([episodes(each, POLICY, plan.in_a_row) for each in usual])
+    for horizon in horizons:
+        results = [tested(plan, market, seed, market, horizon) for seed in plan.seeds]
+        longer = "" if horizon is None else f", horizon of {horizon}"
+        for trader in (POLICY, GREEDY):
+            lines.append(_row(plan, trader + longer, results, trader, policy))
+    lines.append(_row(plan, "the rule written by hand", usual, f"{RULE}, rule-based", policy))
+    baselines = [untaught(plan, market)]
+    lines += [_row(plan, name, baselines, name, policy) for name in baselines[0]["traders"]]
     return [*lines, ""]
 
 
@@ -262,22 +245,26 @@ def main() -> None:
     parser.add_argument("--markets", nargs="*", choices=MARKETS, default=list(MARKETS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1_000_000, help="decisions of each training")
-    parser.add_argument("--sessions", type=int, default=320, help="of each test")
+    parser.add_argument("--sessions", type=int, default=640, help="of the test of each policy")
     parser.add_argument("--in-a-row", type=int, default=10, help="sessions of an episode")
-    parser.add_argument("--baselines", type=int, default=1280, help="sessions of each seed's test")
     parser.add_argument("--no-crossing", action="store_true", help="each in its own market alone")
-    parser.add_argument("--no-more", action="store_true", help="no other horizon, no longer test")
     options = parser.parse_args()
-    plan = Plan(options.steps, options.sessions, options.in_a_row)
-    longer = replace(plan, sessions=options.baselines)
     seeds = range(1, options.seeds + 1)
-    for seed in seeds:
-        for market in options.markets:
-            result = tested(plan, market, seed, of=market)
-            mean = episodes(result, POLICY, plan.in_a_row).mean()
-            print(f"{market}, seed {seed}: {_percent(mean)} a session", flush=True)
+    plan = Plan(options.steps, options.sessions, options.in_a_row, seeds)
+    of_market = {each: (None, LONG) if each == "default" else (None,) for each in options.markets}
+    for market, horizons in of_market.items():
+        untaught(plan, market)
+        for horizon in horizons:
+            for seed in seeds:
+                result = tested(plan, market, seed, market, horizon)
+                mean = episodes(result, POLICY, plan.in_a_row).mean()
+                longer = "" if horizon is None else f", horizon {horizon}"
+                print(f"{market}{longer}, seed {seed}: {_percent(mean)} a session", flush=True)
     trained = [
-        RESULTS / each / f"seed-{seed}" / "trained" for each in options.markets for seed in seeds
+        _folder(market, seed, horizon) / "trained"
+        for market, horizons in of_market.items()
+        for horizon in horizons
+        for seed in seeds
     ]
     commits = sorted({each.read_text() for each in trained})
     lines = [BEGIN, ""]
@@ -287,11 +274,8 @@ def main() -> None:
         f" Trained at commit {', '.join(commits)}, {processor()}.",
         "",
     ]
-    for market in options.markets:
-        lines += market_table(plan, market, seeds)
-        if market == "default" and not options.no_more:
-            lines += market_table(plan, market, seeds, LONG)
-            lines += baselines_table(longer, market, seeds)
+    for market, horizons in of_market.items():
+        lines += market_table(plan, market, horizons)
     if not options.no_crossing:
         lines += crossed_table(plan, options.markets, 1)
     text = PAGE.read_text()

@@ -103,6 +103,16 @@ def test_json_and_the_page_tell_of_the_model_that_was_asked_about(tmp_path: Path
     assert weights_digest(weights) in page.read_text()
 
 
+def test_a_model_may_trade_without_the_baselines(tmp_path: Path):
+    write_module_weights(tmp_path, Policy(assembly.model_config(Settings()), 3).weights())
+    result = run("--simulated", 1, "--model", tmp_path, "--json", "--no-baselines")
+    assert result.exit_code == 0, result.output
+    assert [*json.loads(result.stdout)["traders"]] == ["policy, sampled", "policy, greedy"]
+    nobody = run("--simulated", 1, "--no-baselines")
+    assert nobody.exit_code == 2
+    assert "name --model or --trader" in nobody.stderr
+
+
 @pytest.mark.parametrize("verb", ["backtest", "evaluate"])
 @pytest.mark.parametrize("name", ["nodir/sheet.html", "sheet.pdf"])
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(verb: str, name: str):

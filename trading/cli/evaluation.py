@@ -69,6 +69,9 @@ def backtest(
     trader: Annotated[
         str | None, typer.Option(help="Rule-based trader that a file of plugins registers.")
     ] = None,
+    beside: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Whether baselines trade as well.")
+    ] = True,
     trials: TrialsOption = None,
     html: HtmlOption = None,
     as_json: JsonOption = False,
@@ -80,6 +83,8 @@ def backtest(
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
     check_output("--html", html, *_PAGES)
+    if not beside and model is None and trader is None:
+        misuse("--no-baselines leaves nobody to trade: name --model or --trader")
     settings = settings_for(config, overrides or [], several=True)
     with failures():
         from trading.live.assembly import trading_rules
@@ -88,7 +93,7 @@ def backtest(
         load_plugins(settings)
         rules = trading_rules(settings)
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
-        compared = _compared(settings, rules.structures, model, trader)
+        compared = _compared(settings, rules.structures, model, trader, beside=beside)
         if model is not None and not as_json:
             row = "which is the first row" if trader is None else "its first row"
             print(f"the policy trades {acts(settings.policy.act)} (policy.act), {row}")
@@ -111,9 +116,14 @@ class _Compared(NamedTuple):
 
 
 def _compared(
-    settings: Settings, structures: "tuple[Structure, ...]", model: Path | None, trader: str | None
+    settings: Settings,
+    structures: "tuple[Structure, ...]",
+    model: Path | None,
+    trader: str | None,
+    *,
+    beside: bool,
 ) -> _Compared:
-    """Return the trader of rules, the policy in both of its ways, and the baselines."""
+    """Return the trader of rules, the policy in both of its ways, and baselines if wanted."""
     from trading.evaluation.backtest import learnt
     from trading.evaluation.baselines import baselines
     from trading.live.assembly import policy_of, rule_based
@@ -129,7 +139,9 @@ def _compared(
             traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
         about += _about_model(model)
     asked = next(iter(traders), None)
-    return _Compared({**traders, **baselines(settings.seed, structures)}, asked, about)
+    if beside:
+        traders |= baselines(settings.seed, structures)
+    return _Compared(traders, asked, about)
 
 
 def _backtests(

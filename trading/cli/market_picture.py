@@ -49,7 +49,9 @@ def _paths(axis: Axes, found: ModelStatistics) -> None:
     for p, colour in zip(range(_SHOWN), (_BLUE, _RED, _GREEN), strict=True):
         axis.plot(found.paths.spot[p], color=colour, linewidth=1.1)
     _shade_stress(axis, found)
-    axis.set_title("Price: three years; stress of the blue one shaded", loc="left", fontsize=9.5)
+    axis.set_title(
+        "Price, 100 at first: three years; stress of the blue one shaded", loc="left", fontsize=9.5
+    )
     axis.set_xlabel("sessions")
 
 
@@ -114,7 +116,7 @@ def _smile(axis: Axes, model: MarketModel) -> None:
         smile = [surface_iv(model, x, t, model.calm_vol, model.calm_skew) for x in logs]
         axis.plot(at, 100.0 * np.array(smile), color=colour, label=f"{tenor} sessions")
     axis.set_ylim(0.0, 1.15 * axis.get_ylim()[1])
-    axis.set_xlabel(f"log moneyness, standard deviations; {_spreads(model)}")
+    axis.set_xlabel(f"log moneyness, standard deviations\n{_spreads(model)}")
     axis.set_title("Implied volatility in calm, %", loc="left", fontsize=9.5)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
 

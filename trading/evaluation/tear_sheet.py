@@ -98,10 +98,11 @@ def tear_sheet(
         *([] if main.underlyings > 1 else [of_trades]),
         (f"Sessions of {name}", "", _sessions(main)),
     ]
+    dashed = f" The dashed line is the benchmark, {BENCHMARK}." if BENCHMARK in results else ""
     intro = (
         f"<p>Closely looked at: <b>{escape(name)}</b>. Returns are summed, not compounded. Ratios "
         "are annualised; the deflated Sharpe ratio is the probability that it beats the luckiest "
-        f"of so many traders without skill. The dashed line is the benchmark, {BENCHMARK}.</p>"
+        f"of so many traders without skill.{dashed}</p>"
         f"{facts(about)}"
     )
     return page(title, intro, [PageSection(*each) for each in sections])
@@ -148,7 +149,8 @@ def _attribution(main: Backtest) -> str:
     groups = _groups(main)
     by_session = main.parts.sum(axis=1)
     parts = np.array([by_session[group].sum(axis=0) for group in groups])
-    x = [_range(group, main.names) for group in groups]
+    names = _for_an_axis(main.names)
+    x = [_range(group, names) for group in groups]
     figure = Chart()
     for k, component in enumerate(COMPONENTS):
         if np.abs(parts[:, k]).max() >= 0.5:
@@ -329,7 +331,15 @@ def _range(group: slice, names: Sequence[str]) -> str:
 
 def _names(results: Mapping[str, Backtest]) -> Sequence[str]:
     """Return what the sessions were: their days, where they are of a history."""
-    return next(iter(results.values())).names
+    return _for_an_axis(next(iter(results.values())).names)
+
+
+def _for_an_axis(names: Sequence[str]) -> Sequence[str]:
+    """Return the names without what simulated ones have in common, so that they fit beside."""
+    short = [name.removeprefix("simulated ") for name in names]
+    if len({name.partition(", ")[0] for name in short}) > 1:
+        return short
+    return [name.partition(", ")[2] or name for name in short]
 
 
 def _mean_of_open(values: F64) -> F64:
