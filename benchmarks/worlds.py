@@ -5,11 +5,11 @@
 
 For each market and seed `trading train` learns as `configs/train.yaml` says, on one core and in
 episodes of several sessions, and `trading backtest` trades what was learnt in episodes of a seed of
-its own, beside the baselines and a rule written by hand. Then the first seed's policy of each
-market trades in the others, and the baselines alone trade many more sessions of the default one.
-What a market does not define is as the exchange of `make run` has it (`market.unset=live`). Every
-run is the command that its folder holds; a run that is there already is not run again. The tables
-go between the marks of `docs/results.md`.
+its own. The baselines and a rule written by hand trade as many sessions as the policies of all
+seeds together. Then the first seed's policy of each market trades in the others. In the default
+market policies learn with a longer horizon as well. What a market does not define is as the
+exchange of `make run` has it (`market.unset=live`). Every run is the command that its folder holds;
+a run that is there already is not run again. The tables go between the marks of `docs/results.md`.
 """
 
 import argparse
@@ -69,18 +69,18 @@ class Plan:
         ]
 
     def backtest(self, market: str, seed: int, checkpoint: Path) -> list[str]:
-        """Return the arguments that test one policy in a market, and the rule beside it."""
+        """Return the arguments that test one policy in a market."""
         return [
             *("backtest", "--json", "--simulated", str(self.sessions), "--no-baselines"),
-            *("--model", os.path.relpath(checkpoint, ROOT), "--trader", RULE),
-            *self._settings(market, 1000 + seed, f"plugins={PLUGINS}"),
+            *("--model", os.path.relpath(checkpoint, ROOT)),
+            *self._settings(market, 1000 + seed),
         ]
 
     def baselines(self, market: str) -> list[str]:
-        """Return the arguments that test the baselines in a market."""
+        """Return the arguments that test the baselines in a market, and the rule beside them."""
         sessions = str(self.sessions * len(self.seeds))
         return [
-            *("backtest", "--json", "--simulated", sessions),
+            *("backtest", "--json", "--simulated", sessions, "--trader", RULE),
             *self._settings(market, 2000, f"plugins={PLUGINS}"),
         ]
 
@@ -214,9 +214,10 @@ def market_table(plan: Plan, market: str, horizons: Iterable[str | None]) -> lis
         longer = "" if horizon is None else f", horizon of {horizon}"
         for trader in (POLICY, GREEDY):
             lines.append(_row(plan, trader + longer, results, trader, policy))
-    lines.append(_row(plan, "the rule written by hand", usual, f"{RULE}, rule-based", policy))
-    baselines = [untaught(plan, market)]
-    lines += [_row(plan, name, baselines, name, policy) for name in baselines[0]["traders"]]
+    baselines = untaught(plan, market)
+    for name in baselines["traders"]:
+        label = "the rule written by hand" if RULE in name else name
+        lines.append(_row(plan, label, [baselines], name, policy))
     return [*lines, ""]
 
 

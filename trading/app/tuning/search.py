@@ -202,7 +202,8 @@ class _Telling(tune.Callback):  # type: ignore[misc]
             result["decisions"],
             result[SCORE],
             result["returns"],
-            dict(trial.config),
+            # What the trial has now, PBT may already have changed.
+            result["point"],
         )
         self._record.append(judged)
         self._tell(

@@ -69,6 +69,7 @@ def trial(config: Point, plan: SearchPlan) -> None:
                     "decisions": sum(now.done),
                     SCORE: float(returns.mean()),
                     "returns": returns.tolist(),
+                    "point": dict(config),
                 },
                 checkpoint=tune.Checkpoint.from_directory(folder),
             )
