@@ -149,8 +149,8 @@ HOW = [
     ),
     # Not.
     How(r"(up|doctor) --config configs/paper\.yaml.*", why="a key of the vendor"),
-    How(r"train .*--steps (1000000|300000|50000).*", why=_HOURS),
-    How(r"backtest --json --simulated 320 .*", why=_HOURS),
+    How(r"train .*--steps (500000|300000|50000).*", why=_HOURS),
+    How(r"backtest --json --simulated 640 .*", why=_HOURS),
     How(r"train .*gpus_per_learner=1.*", why="a GPU"),
     How(r"train --config var/tune/best\.yaml", why=_HOURS),
 ]
