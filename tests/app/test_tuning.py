@@ -305,45 +305,6 @@ def run_until(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_a_population_takes_over_what_is_better_and_goes_on_after_a_stop(
-    history: Path, tmp_path: Path
-) -> None:
-    more = ["tune.method=pbt", "tune.judgements=4", "learning.pretrain_steps=256"]
-    settings = load_settings(None, [*SMALL, *more, "tune.concurrent=2"], {})
-    plan = plan_of_days(settings, history, tmp_path / "folds", **FOLDS)
-    # So small a policy has learnt nothing: how it acts decides which of the two is better.
-    rates = [3e-4, 3e-3]
-    points = [
-        {"learning.learning_rate": rate, "policy.act": act}
-        for rate, act in zip(rates, ("sampled", "greedy"), strict=True)
-    ]
-    search = (plan, points, tmp_path, list[str]())
-
-    run_until(lambda record: bool(record.trials()), *search)
-    record = TrialLog(tmp_path / "results.jsonl")
-    assert not any(trial.has_ended for trial in record.trials().values())
-    kept = run_until(lambda _: False, *search)
-    trials = record.trials()
-    assert {*trials} == {1, 2}, "a trial that scores low goes on"
-    assert all(trial.has_ended and not trial.failure for trial in trials.values())
-    assert [{*trial.judged} for trial in trials.values()] == [{1, 2, 3, 4}] * 2
-    given = dict(zip((1, 2), rates, strict=True))
-    tried = {
-        (number, judged.point["learning.learning_rate"])
-        for number, trial in trials.items()
-        for judged in trial.judged.values()
-    }
-    others = {rate for number, rate in tried if rate != given[number]}
-    assert others, "whoever scored low took over other settings"
-    assert all(1e-4 <= rate <= 1e-2 for rate in others), "within the range that is searched"
-    winner = winner_of(trials, 4)
-    assert winner is not None
-    _is_worth_what_it_learnt(plan, trials, winner.number, kept)
-    assert run_until(lambda _: False, *search) == kept, "nothing is left to do"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_search_that_was_stopped_goes_on_to_its_end(
     history: Path, settings: Settings, tmp_path: Path
 ) -> None:
