@@ -14,10 +14,11 @@ from trading.app.tuning.plan import plan_of_markets
 from trading.cli.main import app
 from trading.cli.tune import _begin
 from trading.config import Settings, load_settings
+from trading.envs.features import OTHERS_COUNT
 from trading.envs.history import History
 from trading.envs.market_features import MARKET_FEATURE_COUNT
 from trading.envs.simulated_markets import SimulatedMarkets
-from trading.errors import CheckpointError, ConfigError, DataError, PluginError
+from trading.errors import CheckpointError, ConfigError, DataError, PluginError, UnknownName
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.execution.events import OwnerCommand, PromotedBy
 from trading.execution.owner import Command
@@ -41,6 +42,7 @@ from trading.live.assembly import (
     own_features,
     own_reward,
     policy_of,
+    rule_based,
     trading_rules,
 )
 from trading.live.changed_settings import trading_settings
@@ -115,6 +117,61 @@ def test_they_stand_behind_the_others_and_change_nothing_else(tmp_path: Path) ->
     assert len(set(ranges)) > 1000
 
 
+SIX = [f"number_{k}" for k in range(6)]
+NUMBERED = "import trading as td\n" + "".join(
+    f'@td.register_feature("{name}")\ndef {name}(market):\n    return {k} / 2\n'
+    for k, name in enumerate(SIX)
+)
+SEES = """
+import numpy as np
+
+@td.register_trader("sees")
+def sees(seed):
+    def act(observation, first):
+        assert (td.feature(observation, "number_5") == 2.5).all()
+        print(td.feature(observation, "others_delta").tolist())
+        return np.full(len(first), td.HOLD)
+
+    return act
+"""
+
+
+def test_what_is_open_on_other_underlyings_is_not_taken_for_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six of them are as many numbers as tell of the other underlyings."""
+    names, first = ",".join(SIX), np.ones(2, np.bool_)
+    chosen = settings_with(tmp_path, NUMBERED + SEES, names=names)
+    seen, _ = td.make_vector_env(2, chosen, seed=1).reset()
+    with pytest.raises(UnknownName, match=r"the 6 numbers .* not known which .*features=settings"):
+        td.feature(seen, "others_delta")
+    with pytest.raises(UnknownName, match=r"set env\.underlyings_per_account above 1"):
+        td.feature(seen, "others_delta", features=chosen.env.features)
+    with pytest.raises(PluginError, match=r"set env\.underlyings_per_account above 1"):
+        rule_based(chosen, 7, "sees")(seen, first)
+    assert td.feature(seen, "number_1", features=SIX).tolist() == [0.5, 0.5]
+    with pytest.raises(UnknownName, match="there is no feature 'number_1'"):
+        td.feature(seen, "number_1")
+
+    both = settings_with(tmp_path, NUMBERED + SEES, "env.underlyings_per_account=2", names=names)
+    env = td.make_vector_env(2, both, seed=1)
+    seen, _ = env.reset()
+    opens = int(np.flatnonzero(seen["action_mask"][0])[2])
+    seen, *_ = env.step(np.array([opens, td.HOLD]))
+    shown = seen["observations"]
+    assert shown.shape == (2, COUNT + 6 + OTHERS_COUNT) and shown[1, -5] != 0.0
+    for name, place in (("others_open", -6), ("others_delta", -5), ("others_pnl", -1)):
+        assert (td.feature(seen, name, features=SIX) == shown[:, place]).all()
+    with pytest.raises(UnknownName, match=r"the 12 numbers .* not known"):
+        td.feature(seen, "others_delta")
+    with pytest.raises(UnknownName, match=r"the 12 numbers .* not known"):
+        td.feature(seen, "others_delta", features=SIX[:2])
+    with pytest.raises(UnknownName, match=r"number_0, .*the observation has 12 numbers behind"):
+        td.feature(seen, "rsi", features=[*SIX, *SIX, "more"])
+    assert rule_based(both, 7, "sees")(seen, first).tolist() == [td.HOLD] * 2
+    assert json.loads(capsys.readouterr().out) == shown[:, -5].tolist()
+
+
 def test_a_reward_reads_them(tmp_path: Path) -> None:
     env = td.make_vector_env(3, settings_with(tmp_path, MINE, "env.reward=seen"), seed=1)
     env.reset()
@@ -150,12 +207,14 @@ def test_what_is_no_feature_is_refused_before_anything_starts(
     [
         ("gone", r"env\.features: there is no feature gone; registered are last_range, listed"),
         ("rsi", "there is a feature of this name already"),
+        ("others_pnl", "there is a feature of this name already"),
+        ("order_step", "there is a feature of this name already"),
     ],
 )
 def test_training_ends_before_ray_starts(tmp_path: Path, names: str, message: str) -> None:
     settings_with(tmp_path, MINE.replace('"seen"', '"other"'))
-    if names == "rsi":
-        (tmp_path / "mine.py").write_text(MINE.replace('"listed"', '"rsi"'))
+    if names != "gone":
+        (tmp_path / "mine.py").write_text(MINE.replace('"listed"', f'"{names}"'))
     chosen = (f"plugins={tmp_path / 'mine.py'}", f"env.features={names}")
     result = CliRunner().invoke(
         app,

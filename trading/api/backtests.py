@@ -102,4 +102,4 @@ def _acting(
         return rule_based(settings, settings.seed, trader)
     if isinstance(trader, Policy):
         return learnt(trader)
-    return RuleBased(unregistered(trader), settings.seed, structures)
+    return RuleBased(unregistered(trader), settings.seed, structures, settings.env.features)

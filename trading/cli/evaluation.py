@@ -140,7 +140,7 @@ def _compared(
         about += _about_model(model)
     asked = next(iter(traders), None)
     if beside:
-        traders |= baselines(settings.seed, structures)
+        traders |= baselines(settings.seed, structures, settings.env.features)
     return _Compared(traders, asked, about)
 
 

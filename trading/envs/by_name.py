@@ -20,16 +20,19 @@ _OTHERS = {each.name: index - OTHERS_COUNT for index, each in enumerate(OTHERS_F
 _FEATURES = {each.name: index for index, each in enumerate(FEATURES)} | _OTHERS
 _STRUCTURES: ContextVar[tuple[Structure, ...]] = ContextVar("structures", default=())
 """Those of the rules that a registered trader acts by, while it is called."""
+_OWN: ContextVar[tuple[str, ...] | None] = ContextVar("features", default=None)
+"""Names of a user's own features in what such a trader sees then; None: nobody says."""
 
 
 @contextmanager
-def acting_with(structures: tuple[Structure, ...]) -> Iterator[None]:
-    """Let `action` know the actions of these structures within the block."""
-    token = _STRUCTURES.set(structures)
+def acting_with(structures: tuple[Structure, ...], features: tuple[str, ...]) -> Iterator[None]:
+    """Let `action` know the actions of these structures within the block, `feature` these names."""
+    acting, seeing = _STRUCTURES.set(structures), _OWN.set(features)
     try:
         yield
     finally:
-        _STRUCTURES.reset(token)
+        _STRUCTURES.reset(acting)
+        _OWN.reset(seeing)
 
 
 def action(
@@ -78,7 +81,9 @@ def action(
     return _found(_actions(levels, own), name, "action", where)
 
 
-def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def feature(
+    observation: Mapping[str, NDArray[Any]], name: str, features: Sequence[str] | None = None
+) -> NDArray[Any]:
     """One feature of every row.
 
     Parameters
@@ -86,7 +91,12 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     observation
         Of an environment: `observation["observations"]` is float32 [..., F].
     name
-        As `docs/observation.md` has it.
+        As `docs/observation.md` has it, or one of `features`.
+    features
+        Names of your own features in the observation: `env.features` of its settings. They are
+        needed for these, and for what is open on an account's other underlyings, which stands
+        behind them. Unset: in a registered trader or baseline those of the settings that it acts
+        by, else not known.
 
     Returns
     -------
@@ -95,7 +105,8 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     Raises
     ------
     UnknownName
-        No feature is called so, or it is of an account's other underlyings and there are none.
+        No feature is called so; it is of an account's other underlyings, and there are none or
+        `features` are not known; or the observation is not one of `features`.
 
     Examples
     --------
@@ -105,13 +116,35 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     [0.0, 0.0]
     """
     rows: NDArray[Any] = observation["observations"]
-    if name in _OTHERS and rows.shape[-1] < FEATURE_COUNT + OTHERS_COUNT:
+    own, added = _OWN.get() if features is None else tuple(features), rows.shape[-1] - FEATURE_COUNT
+    if own is not None and added < len(own):
+        raise UnknownName(
+            f"{', '.join(own)}: the observation has {added} numbers behind those of "
+            "docs/observation.md: give env.features of the settings that it was made by"
+        )
+    if name in _OTHERS:
+        _check_others(name, added, own)
+    place = FEATURE_COUNT + own.index(name) if own and name in own else feature_index(name)
+    column: NDArray[Any] = rows[..., place]
+    return column
+
+
+def _check_others(name: str, added: int, own: tuple[str, ...] | None) -> None:
+    """Check that an observation of so many `added` numbers ends with those of other underlyings.
+
+    Raises UnknownName where it does not, or where some of them may be a user's own.
+    """
+    if added < len(own or ()) + OTHERS_COUNT:
         raise UnknownName(
             f"{name} is seen where accounts trade several underlyings: set "
             "env.underlyings_per_account above 1"
         )
-    column: NDArray[Any] = rows[..., feature_index(name)]
-    return column
+    if own is None or added > len(own) + OTHERS_COUNT:
+        raise UnknownName(
+            f"{name}: of the {added} numbers behind those of docs/observation.md it is not known "
+            "which are your own: say so, as in "
+            f"td.feature(observation, {name!r}, features=settings.env.features)"
+        )
 
 
 def feature_index(name: str) -> int:

@@ -135,10 +135,13 @@ BENCHMARK = "buy and hold"
 """The baseline that others are drawn beside: the stock alone."""
 
 
-def baselines(seed: int, structures: tuple[Structure, ...] = ()) -> Mapping[str, SessionTrader]:
+def baselines(
+    seed: int, structures: tuple[Structure, ...] = (), features: Sequence[str] = ()
+) -> Mapping[str, SessionTrader]:
     """Every baseline by name; `seed` is that of random choices. A trader serves one backtest.
 
-    Those that plug-ins have registered come last, and may open the `structures` of the rules.
+    Those that plug-ins have registered come last, and may open the `structures` of the rules;
+    `features` are the names of a user's own that they see.
 
     Raises
     ------
@@ -156,7 +159,7 @@ def baselines(seed: int, structures: tuple[Structure, ...] = ()) -> Mapping[str,
     for name, plugin in REGISTRY.baselines.items():
         if name in own:
             raise PluginError(f"{plugin}: there is a baseline of this name; choose another name")
-        own[name] = RuleBased(plugin, seed, structures)
+        own[name] = RuleBased(plugin, seed, structures, features)
     return own
 
 

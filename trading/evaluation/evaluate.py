@@ -71,6 +71,7 @@ def evaluate_folds(
     DataError
         A history cannot be read or written.
     """
+    own = [] if features is None else [each.name for each in features.features]
     parts: dict[str, list[Backtest]] = {}
     for number, fold in enumerate(folds, 1):
         folder = work / f"fold-{number}"
@@ -79,7 +80,7 @@ def evaluate_folds(
         history_of_days(history, test, fold.test)
         progress(f"fold {number} of {len(folds)}: learns from {_span(fold.train)}")
         traders: dict[str, SessionTrader] = {"policy": learnt(policy_of(train, folder / "state"))}
-        traders |= baselines(seed + number, rules.structures)
+        traders |= baselines(seed + number, rules.structures, own)
         progress(f"fold {number} of {len(folds)}: trades {_span(fold.test)}")
         for name, trader in traders.items():
             traded = backtest_history(test, rules, fees, trader, sessions_per_episode, features)

@@ -628,7 +628,7 @@ def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleB
     key = "policy.trader" if name is None else "--trader"
     wanted = name or settings.policy.trader or ""
     plugin = chosen(load_plugins(settings).traders, "trader", wanted, key)
-    return RuleBased(plugin, seed, own_structures(settings))
+    return RuleBased(plugin, seed, own_structures(settings), settings.env.features)
 
 
 def policy_of(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":

@@ -11,7 +11,7 @@ import numpy as np
 
 from trading.config import Settings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.features import FEATURES
+from trading.envs.features import FEATURES, ORDER_FEATURES, OTHERS_FEATURES
 from trading.envs.market_features import Feature
 from trading.envs.own_features import MarketBar
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
@@ -84,7 +84,7 @@ def registered_features(settings: Settings) -> RegisteredFeatures | None:
     files = tuple(each.resolve() for each in settings.plugins)
     registered = load_files(files).features
     plugins = [chosen(registered, "feature", name, KEY) for name in names]
-    known = {each.name for each in FEATURES}
+    known = {each.name for each in (*FEATURES, *ORDER_FEATURES, *OTHERS_FEATURES)}
     for plugin in plugins:
         if plugin.name in known:
             raise PluginError(

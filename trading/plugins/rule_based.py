@@ -1,5 +1,6 @@
 """A registered trader that acts, held to what it may return."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class RuleBased:
         What its function is given.
     structures
         Of a user's own that it may open: those of the rules that it trades by.
+    features
+        Names of a user's own that it sees, in their order.
 
     Raises
     ------
@@ -30,10 +33,16 @@ class RuleBased:
         Its function fails, or makes nothing that can act.
     """
 
-    def __init__(self, plugin: Plugin, seed: int, structures: tuple[Structure, ...] = ()) -> None:
+    def __init__(
+        self,
+        plugin: Plugin,
+        seed: int,
+        structures: tuple[Structure, ...] = (),
+        features: Sequence[str] = (),
+    ) -> None:
         self.plugin = plugin
-        self._structures = structures
-        with acting_with(structures):
+        self._structures, self._features = structures, tuple(features)
+        with acting_with(structures, self._features):
             self._act = called(plugin, seed)
         if not callable(self._act) or not accepts(self._act, 2):
             raise PluginError(
@@ -54,7 +63,7 @@ class RuleBased:
         mask = observation["action_mask"]
         shown = {name: column.copy() for name, column in observation.items()}
         try:
-            with acting_with(self._structures):
+            with acting_with(self._structures, self._features):
                 found = np.asarray(self._act(shown, first.copy()))
         except Exception as error:
             raise PluginError(
