@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,36 @@ def test_weights_are_sent_where_they_can_be_taken_up(
     (following,) = manager.waiting
     assert getattr(following, "champion", 0) == 4
     assert caplog.text.count("began anew") == 1
+
+
+def test_a_champion_that_the_disk_refuses_is_sent_more_and_more_rarely_and_told_once(
+    learner: Learner,
+    manager: ChampionManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    own, folder = learning(manager), manager.champions.directory
+    learner.actor._champion = shared(1, "folder")
+    aside = folder.rename(folder.with_name("aside"))
+    folder.write_text("no folder")
+    sent_s = []
+    for _ in range(1200):
+        now_s += 1.0
+        own.follow(AT_TWO)
+        if learner.sent[-1].champion is not None:
+            sent_s.append(now_s - 1000.0)
+    assert sent_s == [1, 6, 16, 36, 76, 156, 316, 616, 916]
+    assert not manager.waiting and caplog.text.count("cannot be taken up") == 1
+    folder.unlink()
+    aside.rename(folder)
+    for _ in range(300):
+        now_s += 1.0
+        own.follow(AT_TWO)
+    (taken_up,) = manager.waiting
+    assert getattr(taken_up, "champion", 0) == 3
+    assert sum(each.champion is not None for each in learner.sent) == len(sent_s) + 1
 
 
 @pytest.mark.parametrize("taken_up", [False, True])

@@ -19,6 +19,7 @@ from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
 from trading.learning.rollout import Rollout
 from trading.logs import get_logger
+from trading.serving.supervisor import Backoff
 
 log = get_logger(__name__)
 
@@ -28,6 +29,8 @@ _NEWS_EVERY_S = 1.0
 _NEWS_TIMEOUT_S = 10.0
 """For an answer that waits for no learning."""
 _START_TIMEOUT_S = 300.0
+_PAUSES = Backoff()
+"""Between two champions that are asked for where the disk takes none: their weights are many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class SharedLearning:
         self._heard = _newest_noted(manager.champions)
         self._asked_s = 0.0
         self._fault = ""
+        self._pause_s = 0.0
+        """Since the champion that the disk refused last; 0: it refused none."""
+        self._again_s = 0.0
+        """When the next one is asked for, by the monotonic clock."""
 
     def begin(
         self,
@@ -168,7 +175,8 @@ class SharedLearning:
 
     def _asks(self) -> Heard:
         """Say what was heard, and whether a champion could be taken up: its weights are many."""
-        return self._heard._replace(takes_champion=self._manager.may_offer)
+        takes = self._manager.may_offer and time.monotonic() >= self._again_s
+        return self._heard._replace(takes_champion=takes)
 
     def _hear(self, news: News | None) -> None:
         self._asked_s = time.monotonic()
@@ -204,7 +212,7 @@ class SharedLearning:
         """Make it the next champion of this account, where the gate has let it pass.
 
         Whether that is done; where another one is on offer, or the disk does not take it, it is
-        tried again.
+        tried again, after a refusal of the disk later and later.
         """
         if shared.why.by is not PromotedBy.GATE:
             return True
@@ -213,8 +221,14 @@ class SharedLearning:
         try:
             self._manager.promote(partial(write_shared, shared=shared), shared.why)
         except LearningError as error:
-            log.error("the shared learner's champion cannot be taken up", reason=str(error))
+            if not self._pause_s:
+                log.error("the shared learner's champion cannot be taken up", reason=str(error))
+            self._pause_s = _PAUSES.after(self._pause_s, 0.0)
+            self._again_s = time.monotonic() + self._pause_s
             return False
+        if self._pause_s:
+            log.info("the shared learner's champion is taken up", champion=shared.champion.number)
+        self._pause_s = 0.0
         return True
 
     def _ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
