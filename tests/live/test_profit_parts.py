@@ -14,7 +14,7 @@ from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
 from trading.live.profit_parts import ProfitParts
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS
-from trading.market.corporate_actions import CorporateAction, SpinOff, Split
+from trading.market.corporate_actions import CorporateAction, Rename, SpinOff, Split
 from trading.market.option_quote import OptionQuote
 from trading.reporting.ledger import Trade, read_ledger
 
@@ -79,13 +79,14 @@ class Watched:
         self.env.set_actions(actions)
         self.env.begin_session(session(TUE))
 
-    def earned(self, ts_ns: int) -> Trade:
-        """The trade with what it earned so far, as its journal tells it."""
+    def earned(self, ts_ns: int) -> dict[str, Trade]:
+        """The trades with what they earned so far, as their journal tells it, by underlying."""
         earned = self.parts.take_earned(self.env.symbols)[0]
         event = DecisionMade(ts_ns, SYMBOL, HOLD, "hold", 1, 0.0, 0.0, earned=earned)
         self.broker.record([event])
         ledger = read_ledger(self.journal.events())
-        return next(each for each in [*ledger.trades, *ledger.open.values()] if each.earned)
+        trades = [*ledger.trades, *ledger.open.values()]
+        return {each.underlying: each for each in trades if each.earned}
 
 
 @pytest.fixture
@@ -122,12 +123,14 @@ def test_shares_of_a_spin_off_that_are_sold_cost_their_spread_alone(watched: Wat
     assert watched.parts.parts["spread"] == pytest.approx(24 * -0.1)
     assert sum(abs(watched.parts.parts[name]) for name in MARKET) < 1.0
 
-    trade = watched.earned(now_ns)
-    assert trade.underlying == SYMBOL, "what the order opened, not what was spun off from it"
-    assert trade.earned["spread"] == pytest.approx(-1.0 + 24 * -0.1)
+    trades = watched.earned(now_ns)
+    assert {name: each.earned["spread"] for name, each in trades.items()} == {
+        SYMBOL: pytest.approx(-1.0),
+        "NEW": pytest.approx(24 * -0.1),
+    }
 
 
-def test_amounts_of_two_trades_of_one_order_add_up(watched: Watched) -> None:
+def test_what_was_spun_off_earns_by_itself(watched: Watched) -> None:
     begin(watched, (SYMBOL, 1))
     watched.over_the_night(SpinOff(SYMBOL, TUE, "NEW", Fraction(6, 25), 20.0))
     watched.bar(TUE, 1, ACME=95.2, NEW=20.0)
@@ -137,7 +140,21 @@ def test_amounts_of_two_trades_of_one_order_add_up(watched: Watched) -> None:
     watched.note(TUE, 2)
     earned = watched.parts.take_earned([SYMBOL])[0]
     assert {order: amounts[0] for order, amounts in earned.items()} == {
-        "paper-1": pytest.approx(100.0 + 24.0)
+        "paper-1": pytest.approx(100.0),
+        "paper-1/ACME/spin_off/2026-01-06": pytest.approx(24.0),
+    }
+
+
+def test_amounts_of_a_trade_under_two_names_add_up(watched: Watched) -> None:
+    begin(watched, (SYMBOL, 1))
+    watched.over_the_night(Rename(SYMBOL, TUE, "NEW"))
+    watched.bar(TUE, 1, NEW=100.0)
+    watched.note(TUE, 1)
+    watched.bar(TUE, 2, NEW=101.0)
+    watched.note(TUE, 2)
+    earned = watched.parts.take_earned([SYMBOL])[0]
+    assert {order: (amounts[0], amounts[-1]) for order, amounts in earned.items()} == {
+        "paper-1": (pytest.approx(100.0), pytest.approx(-1.0))
     }
 
 

@@ -1,6 +1,7 @@
 """A report's figures are those of the account's fold, to the cent, whatever happened."""
 
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,22 @@ from tests.execution.scene import (
     CALL_100,
     NOW_NS,
     SECOND_NS,
+    SPOT,
     close_order,
     market,
     new_broker,
     open_order,
     quote,
 )
-from tests.usual import fee_schedule
-from trading.execution.events import CashMoved, DecisionMade
+from tests.usual import fee_schedule, risk_limits
+from trading.execution.commands import Command
+from trading.execution.events import CashMoved, DecisionMade, OwnerCommand
 from trading.execution.money import round_usd
-from trading.execution.orders import Order
+from trading.execution.orders import Fill, Order
+from trading.execution.owner import execute_command
 from trading.execution.portfolio import Account
 from trading.live.profit_parts import OF_A_TRADE
+from trading.market.corporate_actions import SpinOff
 from trading.reporting.ledger import PARTS, Ledger, Trade, read_ledger
 from trading.reporting.report import make_report
 from trading.reporting.sheet import report_page
@@ -218,3 +223,42 @@ def test_what_comes_after_the_end_of_a_trade_is_still_its_own(tmp_path: Path) ->
     report = make_report(ledger, ledger.between(None, None))
     assert report.by_part == trade.parts
     assert report.plain()["trades"][0]["parts"] == trade.parts
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_was_spun_off_is_a_trade_of_its_own_and_older_journals_still_tell_theirs(
+    tmp_path: Path, older: bool, again: bool
+) -> None:
+    """Older versions noted what both earned under the one order."""
+    limits = risk_limits(max_order_notional=1e7, max_contracts_per_order=10_000)
+    broker = new_broker(tmp_path, 1e6, limits=limits)
+    order = open_order(broker, "long_stock")
+    assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+    broker.mark(market())
+    action = SpinOff("SPY", date(2026, 1, 6), "NEW", Fraction(1, 4), 20.0)
+    at_ns = [NOW_NS + DAY_NS + bar * 60 * SECOND_NS for bar in range(4)]
+    assert broker.apply_action(action, at_ns[0], spot=SPOT) is not None
+    if again:
+        undo = Command(OwnerCommand.UNDO_ACTION, "alice", "a test", symbol="SPY")
+        execute_command(broker, undo, at_ns[1])
+        assert set(broker.account.strategies) == {"SPY"}
+        assert broker.apply_action(action, at_ns[2], spot=SPOT) is not None
+    spun_off = f"{order.order_id}/SPY/spin_off/2026-01-06"
+    ids = {name: held.order_id for name, held in broker.account.strategies.items()}
+    assert ids == {"SPY": order.order_id, "NEW": spun_off}
+    assert vars(broker.journal.fold()) == vars(broker.account)
+    amounts = {"SPY": (1.0, 2.0, -3.0, 4.0, 0.0, 0.5, -6.0), "NEW": (8.0,) * len(OF_A_TRADE)}
+    together = tuple(map(sum, zip(*amounts.values(), strict=True)))
+    earned = (
+        {order.order_id: together}
+        if older
+        else {order.order_id: amounts["SPY"], spun_off: amounts["NEW"]}
+    )
+    broker.record([DecisionMade(at_ns[3], "SPY", 0, "hold", 1, 0.0, 0.0, earned=earned)])
+    ledger = read_ledger(broker.journal.events())
+    agrees(ledger, broker.account)
+    trades = ledger.open
+    assert {name: each.order_id for name, each in trades.items()} == ids
+    assert tuple(trades["SPY"].earned.values()) == (together if older else amounts["SPY"])
+    assert tuple(trades["NEW"].earned.values()) == (() if older else amounts["NEW"])

@@ -53,7 +53,8 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
 
     `earned` is what the underlying's trades earned since the decision before, by the order that
     opened each: USD by delta, gamma, theta, vega, quotes, unexplained and spread, as
-    `trading.evaluation.attribution` has them. Trades of which nothing is known are left out.
+    `trading.evaluation.attribution` has them. Trades of which nothing is known are left out. What
+    was spun off is by the order behind it, `/` and the action; in older journals by that order.
     """
 
     ts_ns: int

@@ -25,6 +25,8 @@ class Position(msgspec.Struct, frozen=True):
 class StrategyPosition(msgspec.Struct, frozen=True):
     """One open strategy; cash amounts are totals in USD since it was opened.
 
+    `order_id` is that of the order that opened it; shares of a company that was spun off have that
+    of the strategy that they came of and the action, as `paper-1/SPY/spin_off/2026-01-06`.
     `legs` are signed as held, a unit, and change when some of them expire or are delivered: always
     `units` times `legs` are the positions. `entry_cash` and `exit_cash` are changes of cash before
     fees (+ received), dividends in the latter; `margin_per_unit` is what each open unit holds back

@@ -817,13 +817,17 @@ class Account:
         self._trade(underlying, LegFill(each.into, quantity, each.average_price))
 
     def _spin_off(self, event: CorporateActionApplied, before: StrategyPosition) -> None:
-        """Shares of the company that was spun off are a strategy of their own, to be closed."""
+        """Shares of the company that was spun off are a strategy of their own, to be closed.
+
+        No order opened it: its id is that of the one before, and the action.
+        """
         own = self.strategies.pop(event.spun_off, None)
         if own is None:
             own = msgspec.structs.replace(
                 before,
                 underlying=event.spun_off,
                 strategy=str(event.what),
+                order_id=f"{before.order_id}/{event.action}",
                 legs=(),
                 entry_cash=0.0,
                 exit_cash=0.0,

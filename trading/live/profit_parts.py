@@ -116,7 +116,7 @@ class ProfitParts:
         places = {name: place for place, name in enumerate(underlyings)}
         for (underlying, trade), amounts in self._earned.items():
             told = taken[places.get(underlying, 0)]
-            # The trades that a spin-off made of one have its order.
+            # A trade goes on under another underlying where its company is renamed or merged.
             before = told.get(trade, (0.0,) * len(amounts))
             told[trade] = tuple(
                 round(one + float(amount), 4) for one, amount in zip(before, amounts, strict=True)

@@ -362,8 +362,7 @@ class Ledger:
         for name, strategy in now.items():
             if name not in self.open:
                 self.open[name] = self._begun(name, strategy, event)
-                # A spin-off has its parent's order, and both of their parts are with the parent.
-                self._by_order.setdefault(strategy.order_id, self.open[name])
+                self._by_order[strategy.order_id] = self.open[name]
         if isinstance(event, OrderFilled):
             fill = event.fill
             trade = self.open[fill.underlying]

@@ -71,7 +71,7 @@ TABLES: Mapping[str, tuple[TableColumn, ...]] = {
     "trades": _of(
         ("underlying", "str", "ticker"),
         ("strategy", "str", "shape of the position"),
-        ("order_id", "str", "of the order that opened it"),
+        ("order_id", "str", "of the order that opened it; of a spin-off with `/` and the action"),
         ("opened", "time", "first fill, UTC"),
         ("closed", "time", "end, UTC; NaT while it is open"),
         ("units", "int64", "most that were open at once"),
