@@ -9,14 +9,15 @@ import argparse
 import asyncio
 import multiprocessing
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
 import numpy as np
 from figures import Figures, add_json, publish
 from machine import processor
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -43,27 +44,44 @@ class Written(msgspec.Struct):
     ns: int = 0
 
 
+@asynccontextmanager
+async def serving(
+    readers: int,
+) -> AsyncIterator[tuple[int, list[ServerConnection], asyncio.Event]]:
+    """A vendor's port, the connections that have all contracts, and whether `readers` have them."""
+    ready: list[ServerConnection] = []
+    begin = asyncio.Event()
+
+    async def converse(connection: ServerConnection) -> None:
+        feed = FeedProtocol("options", {KEY}, len(NAMES))
+        await handshake.send_statuses(connection, [protocol.connected()])
+        await handshake.authenticate(connection, feed, 60.0, 5.0)
+        with suppress(ConnectionClosed):
+            async for message in connection:
+                await handshake.send_statuses(connection, feed.receive(message).statuses)
+                if len(feed.symbols.get("Q", ())) == len(NAMES):
+                    ready.append(connection)
+                    if len(ready) == readers:
+                        begin.set()
+
+    async with serve(converse, "127.0.0.1", 0, compression=None) as server:
+        yield next(iter(server.sockets)).getsockname()[1], ready, begin
+
+
+async def subscribe_all(connection: ClientConnection) -> None:
+    """Ask for the quotes of all contracts."""
+    await connection.send(encode_action("auth", KEY))
+    for begin in range(0, len(NAMES), 200):
+        names = ",".join(NAMES[begin : begin + 200])
+        await connection.send(encode_action("subscribe", names))
+
+
 def vendor(ports: Any, rate: int, seconds: float, readers: int) -> None:
     """Write quotes of all contracts in turn once everybody has subscribed, then close."""
 
     async def main() -> None:
-        ready: list[ServerConnection] = []
-        begin = asyncio.Event()
-
-        async def converse(connection: ServerConnection) -> None:
-            feed = FeedProtocol("options", {KEY}, len(NAMES))
-            await handshake.send_statuses(connection, [protocol.connected()])
-            await handshake.authenticate(connection, feed, 60.0, 5.0)
-            with suppress(ConnectionClosed):
-                async for message in connection:
-                    await handshake.send_statuses(connection, feed.receive(message).statuses)
-                    if len(feed.symbols.get("Q", ())) == len(NAMES):
-                        ready.append(connection)
-                        if len(ready) == readers:
-                            begin.set()
-
-        async with serve(converse, "127.0.0.1", 0, compression=None) as server:
-            ports.put(next(iter(server.sockets)).getsockname()[1])
+        async with serving(readers) as (port, ready, begin):
+            ports.put(port)
             await begin.wait()
             await asyncio.sleep(2.0)
             loop = asyncio.get_running_loop()
@@ -114,10 +132,7 @@ def read(port: int, way: str, seconds: float, results: Any) -> None:
         async with connect(
             f"ws://127.0.0.1:{port}/options", compression=None, max_size=None
         ) as connection:
-            await connection.send(encode_action("auth", KEY))
-            for begin in range(0, len(NAMES), 200):
-                names = ",".join(NAMES[begin : begin + 200])
-                await connection.send(encode_action("subscribe", names))
+            await subscribe_all(connection)
             first = 0
             try:
                 async with asyncio.timeout(seconds + 60.0):

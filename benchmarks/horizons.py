@@ -22,8 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.known_problems import SLOW_EDGE, Sessions, buy_calls, option_markets, play
-from benchmarks.learning_curves import TEST_SEED, USUAL, Problem, interval, train, write_csv
-from benchmarks.learning_curves import Run as Training
+from benchmarks.learning_curves import TEST_SEED, USUAL, Problem, Run, interval, train, write_csv
 from trading.config.fields import horizon_seconds
 from trading.evaluation.backtest import learnt
 from trading.evaluation.baselines import hold
@@ -53,13 +52,13 @@ def test_of(episodes: int) -> Callable[..., Sessions]:
     return partial(play, ranges=SLOW_EDGE, sessions=episodes, in_a_row=SESSIONS_PER_EPISODE)
 
 
-def trained(horizon: str, seed: int, steps: int, gae_lambda: float) -> Training:
+def trained(horizon: str, seed: int, steps: int, gae_lambda: float) -> Run:
     """One policy that learnt with a horizon."""
     gamma = exp(-BAR_SECONDS / horizon_seconds(horizon))
     problem = replace(PROBLEM, ppo=replace(PROBLEM.ppo, gamma=gamma, gae_lambda=gae_lambda))
     start, points = process_time(), list(train(problem, seed, steps))
     curve = [point._replace(learner=horizon) for point, _ in points]
-    return Training(horizon, seed, curve, points[-1][1], process_time() - start)
+    return Run(horizon, seed, curve, points[-1][1], process_time() - start)
 
 
 def main() -> None:

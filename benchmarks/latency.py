@@ -31,12 +31,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from feed import KEY, serving, subscribe_all
+from feed import NAMES as CONTRACTS
 from figures import Figures, add_json, publish
 from machine import processor
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 NAMES = ("AAA", "BBB", "CCC")
 DAY = date(2026, 1, 5)
-KEY = "key-of-the-benchmark"
 STRIKES = 40
 """Of each expiry: 960 contracts of three underlyings, which one connection may carry."""
 MINUTE_NS = 60_000_000_000
@@ -260,22 +263,12 @@ def delays(rate: float, seconds: float, *, learns: bool) -> tuple[np.ndarray, di
     return late_ms, done | {"updates": updates / took_s, "busy": busy}
 
 
-CONTRACTS = [f"SPY261219C{number:08d}" for number in range(1000)]
-
-
 def offering(pipe: Any, rate: int, readers: int) -> None:
     """Offer so many quotes a second, whoever reads them: what cannot be written in time is late."""
-    from websockets.asyncio.server import ServerConnection, serve
-    from websockets.exceptions import ConnectionClosed
-
-    from trading.data.massive import protocol
-    from trading.data.massive.protocol import FeedProtocol
-    from trading.data.massive.server import handshake
-
     frames = [
         "["
         + ",".join(
-            f'{{"ev":"Q","sym":"O:{CONTRACTS[(first + each) % len(CONTRACTS)]}","bx":302,'
+            f'{{"ev":"Q","sym":"{CONTRACTS[(first + each) % len(CONTRACTS)][2:]}","bx":302,'
             f'"bp":1.1,"bs":5,"ax":302,"ap":1.2,"as":7,"t":1766154600000,"q":{first + each}}}'
             for each in range(_FRAME_EVENTS)
         )
@@ -284,23 +277,8 @@ def offering(pipe: Any, rate: int, readers: int) -> None:
     ]
 
     async def main() -> None:
-        ready: list[ServerConnection] = []
-        begin = asyncio.Event()
-
-        async def converse(connection: ServerConnection) -> None:
-            feed = FeedProtocol("options", {KEY}, len(CONTRACTS))
-            await handshake.send_statuses(connection, [protocol.connected()])
-            await handshake.authenticate(connection, feed, 60.0, 5.0)
-            with suppress(ConnectionClosed):
-                async for message in connection:
-                    await handshake.send_statuses(connection, feed.receive(message).statuses)
-                    if len(feed.symbols.get("Q", ())) == len(CONTRACTS):
-                        ready.append(connection)
-                        if len(ready) == readers:
-                            begin.set()
-
-        async with serve(converse, "127.0.0.1", 0, compression=None) as server:
-            pipe.send(next(iter(server.sockets)).getsockname()[1])
+        async with serving(readers) as (port, ready, begin):
+            pipe.send(port)
             await begin.wait()
             loop = asyncio.get_running_loop()
             start, count, offered = loop.time(), 0, itertools.cycle(frames)
@@ -341,17 +319,11 @@ def overloaded_feed(pipe: Any, vendor_port: int) -> None:
 
 def slow_reader(port: int, rest_s: float) -> None:
     """Subscribe to everything, and rest after each message."""
-    from websockets.asyncio.client import connect
-
-    from trading.data.massive.wire import encode_action
 
     async def main() -> None:
         url = f"ws://127.0.0.1:{port}/options"
         async with connect(url, compression=None, max_size=None, max_queue=4) as connection:
-            await connection.send(encode_action("auth", KEY))
-            for begin in range(0, len(CONTRACTS), 200):
-                names = ",".join(f"Q.O:{name}" for name in CONTRACTS[begin : begin + 200])
-                await connection.send(encode_action("subscribe", names))
+            await subscribe_all(connection)
             async for _ in connection:
                 if rest_s:
                     await asyncio.sleep(rest_s)

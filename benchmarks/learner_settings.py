@@ -16,59 +16,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.utils.metrics import EPISODE_RETURN_MEAN
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.learning_curves import PROBLEMS, TEST_SEED, Problem, greedy_return, new_runner
+from benchmarks.learning_curves import (
+    PROBLEMS,
+    TEST_SEED,
+    Problem,
+    Training,
+    greedy_return,
+    new_runner,
+)
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.learning.clstm import CLSTM
-from trading.learning.policy import Policy
-from trading.learning.ppo_update import update
 from trading.learning.replay_mix import ReplayMix
-from trading.learning.rollout import Rollout
-from trading.learning.runner import BatchedEnvRunner
 
 RECALL = PROBLEMS["recall"]
-GOAL = 0.97
 MOST = 200_000
 """Decisions after which a run that has not solved the task is given up."""
 
 
-class Training:
-    """The product's runner, network and update."""
-
-    def __init__(self, problem: Problem, seed: int) -> None:
-        self.problem, self.updates = problem, 0
-        self.runner: BatchedEnvRunner = new_runner(problem, seed, CLSTM)
-        self.policy: Policy = self.runner.policy
-        self.optimizer = torch.optim.Adam(
-            self.policy.model.parameters(), lr=problem.ppo.learning_rate, fused=True
-        )
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def sample(self) -> list[Rollout]:
-        """A rollout by the weights of now, which says so."""
-        (rollout,) = self.runner.sample()
-        return [replace(rollout, weights_version=self.updates)]
-
-    def learn(self, *rollouts: Rollout) -> None:
-        steps = max(each.shape[0] for each in rollouts)
-        whole = Rollout.concatenate([each.padded(steps) for each in rollouts])
-        ppo, model = self.problem.ppo, self.policy.model
-        update(model, self.optimizer, whole, ppo, self.generator, version=self.updates)
-        self.updates += 1
-
-    def solve(self) -> int | None:
-        """Train until the mean return is `GOAL`; after how many decisions, None after `MOST`."""
-        done = 0
-        while done < MOST:
-            (rollout,) = self.sample()
-            self.learn(rollout)
-            done += rollout.steps
-            if np.mean(self.runner.metrics.peek(EPISODE_RETURN_MEAN, default=np.nan)) >= GOAL:
-                return done
-        return None
+def solve(training: Training) -> int | None:
+    """Train until the problem is solved; after how many decisions, None after `MOST`."""
+    goal = training.problem.solved
+    return next((each.steps for each in training.curve(MOST) if each.mean_return >= goal), None)
 
 
 Case = tuple[str, Callable[[int], Sequence[str]]]
@@ -78,7 +49,7 @@ Case = tuple[str, Callable[[int], Sequence[str]]]
 def solved_case(name: str, problem: Problem) -> Case:
     def measured(seed: int) -> Sequence[str]:
         start = process_time()
-        solved = Training(problem, seed).solve()
+        solved = solve(Training(problem, seed))
         return ("never" if solved is None else f"{solved:,}", f"{process_time() - start:.1f}")
 
     return name, measured
@@ -123,13 +94,13 @@ def replay_cases() -> Iterator[Case]:
 
         def measured(seed: int, share: float = share) -> Sequence[str]:
             training = Training(RECALL, seed)
-            training.solve()
+            solve(training)
             factory = partial(NoEdge, length=11)
             live = new_runner(
                 replace(RECALL, factory=factory, envs=3, rollout_length=21), seed, CLSTM
             )
             live.policy = training.policy
-            mix = ReplayMix(lambda: [*training.sample()], share)
+            mix = ReplayMix(lambda: [training.sample()], share)
             for _ in range(150):
                 (fragment,) = live.sample()
                 fragment = replace(fragment, weights_version=training.updates)

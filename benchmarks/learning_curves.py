@@ -48,6 +48,7 @@ from trading.learning.clstm import CLSTM
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo import CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings, update
+from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner
 from trading.market.randomisation import ModelRanges
 
@@ -184,27 +185,54 @@ def new_runner(problem: Problem, seed: int, network: type[CLSTM]) -> BatchedEnvR
     return runner
 
 
+class Training:
+    """The product's runner, network and update on a problem."""
+
+    def __init__(self, problem: Problem, seed: int, network: type[CLSTM] = CLSTM) -> None:
+        self.problem, self.seed, self.updates = problem, seed, 0
+        self.learner = CONTROL if network is MemorylessCLSTM else LEARNER
+        self.runner = new_runner(problem, seed, network)
+        self.policy: Policy = self.runner.policy
+        self.optimizer = torch.optim.Adam(
+            self.policy.model.parameters(), lr=problem.ppo.learning_rate, fused=True
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def sample(self) -> Rollout:
+        """A rollout by the weights of now, which says so."""
+        (rollout,) = self.runner.sample()
+        return replace(rollout, weights_version=self.updates)
+
+    def learn(self, *rollouts: Rollout) -> None:
+        """One update on all of them together."""
+        steps = max(each.shape[0] for each in rollouts)
+        whole = Rollout.concatenate([each.padded(steps) for each in rollouts])
+        ppo, model = self.problem.ppo, self.policy.model
+        update(model, self.optimizer, whole, ppo, self.generator, version=self.updates)
+        self.updates += 1
+
+    def curve(self, steps: int) -> Iterator[Point]:
+        """One update after another until `steps` are learned from."""
+        done, rate = 0, self.problem.ppo.learning_rate
+        while done < steps:
+            if self.problem.anneal:
+                self.optimizer.param_groups[0]["lr"] = rate * (1.0 - done / steps)
+            rollout = self.sample()
+            self.learn(rollout)
+            done += rollout.steps
+            peek = self.runner.metrics.peek
+            mean_return = float(np.mean(peek(EPISODE_RETURN_MEAN, default=np.nan)))
+            fills = float(np.mean(peek("episode_trades_mean", default=np.nan)))
+            yield Point(self.learner, self.seed, done, mean_return, fills)
+
+
 def train(
     problem: Problem, seed: int, steps: int, network: type[CLSTM] = CLSTM
 ) -> Iterator[tuple[Point, Policy]]:
     """One update after another until `steps` are learned from; the policy is the one learning."""
-    runner = new_runner(problem, seed, network)
-    policy = runner.policy
-    optimizer = torch.optim.Adam(
-        policy.model.parameters(), lr=problem.ppo.learning_rate, fused=True
-    )
-    generator = torch.Generator().manual_seed(seed)
-    learner, done = CONTROL if network is MemorylessCLSTM else LEARNER, 0
-    while done < steps:
-        if problem.anneal:
-            optimizer.param_groups[0]["lr"] = problem.ppo.learning_rate * (1.0 - done / steps)
-        (rollout,) = runner.sample()
-        update(policy.model, optimizer, rollout, problem.ppo, generator)
-        done += rollout.steps
-        peek = runner.metrics.peek
-        mean_return = float(np.mean(peek(EPISODE_RETURN_MEAN, default=np.nan)))
-        fills = float(np.mean(peek("episode_trades_mean", default=np.nan)))
-        yield Point(learner, seed, done, mean_return, fills), policy
+    training = Training(problem, seed, network)
+    for point in training.curve(steps):
+        yield point, training.policy
 
 
 def greedy_return(problem: Problem, policy: Policy, seed: int) -> float:

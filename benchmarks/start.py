@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from figures import Figures, add_json, publish
-from strategies import cpu_s, fields, processes
+from strategies import cpu_s, fields, processes, pss
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "trading --help": ("--help",),
@@ -122,10 +122,8 @@ def by_process(process: "subprocess.Popen[str]") -> list[tuple[str, float, float
     for each in processes(process):
         with suppress(OSError):
             command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            told = re.search(r"^Pss: +(\d+)", (each / "smaps_rollup").read_text(), re.MULTILINE)
             spent_s = sum(map(int, fields(each)[11:13])) / os.sysconf("SC_CLK_TCK")
-            if told is not None:
-                found.append((role(command), int(told.group(1)) / 1024, spent_s))
+            found.append((role(command), pss(each) / 2**20, spent_s))
     return found
 
 

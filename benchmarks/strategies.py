@@ -215,10 +215,16 @@ def memory(process: "Popen[bytes]") -> int:
     total = 0
     for each in processes(process):
         with suppress(OSError):
-            for line in (each / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += 1024 * int(line.split()[1])
+            total += pss(each)
     return total
+
+
+def pss(process: Path) -> int:
+    """Bytes of one process, of what it shares its part; an OSError where it has ended."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return 1024 * int(line.split()[1])
+    raise ProcessLookupError(f"{process} has no memory")
 
 
 if __name__ == "__main__":
