@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from grafana_foundation_sdk.builders import dashboard as grafana
@@ -586,7 +586,7 @@ def runbooks() -> grafana.Dashboard:
                 [
                     _text(
                         rule["alert"],
-                        f"Fires ({rule['labels']['severity']}) when `{rule['expr']}`.\n\n"
+                        f"Fires ({rule['labels']['severity']}) when {_condition(rule)}.\n\n"
                         f"{rule['annotations']['description']}",
                     )
                     for rule in group["rules"]
@@ -595,6 +595,12 @@ def runbooks() -> grafana.Dashboard:
             for group in groups
         ],
     )
+
+
+def _condition(rule: dict[str, Any]) -> str:
+    """What has to hold for an alert to fire, and for how long."""
+    lasts = f" for {rule['for']}" if "for" in rule else ""
+    return f"`{rule['expr']}`{lasts}"
 
 
 def files() -> dict[Path, str]:
