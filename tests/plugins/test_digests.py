@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from trading.errors import PluginError
-from trading.plugins import discovery
 from trading.plugins.digests import code_digest
 from trading.plugins.discovery import load_files
-from trading.plugins.plugin_registry import REGISTRY
 
 MINE = """
 import math
@@ -68,14 +66,6 @@ from trading.plugins.digests import code_digest
 from trading.plugins.discovery import load_files
 print(code_digest(load_files([Path(sys.argv[1])]).features["mine"].make))
 """
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten with it."""
-    monkeypatch.setattr(discovery, "_loaded", {})
-    for kind in vars(REGISTRY):
-        monkeypatch.setattr(REGISTRY, kind, {})
 
 
 def loaded(folder: Path, content: str) -> Callable[..., Any]:

@@ -47,8 +47,6 @@ from trading.live.assembly import (
 )
 from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
-from trading.plugins import discovery
-from trading.plugins.plugin_registry import REGISTRY
 
 COUNT = len(td.FEATURES)
 MINE = """
@@ -72,14 +70,6 @@ def listed(market):
 def seen(bar):
     return float(bar.observation[42])
 """
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten with it."""
-    monkeypatch.setattr(discovery, "_loaded", {})
-    for kind in vars(REGISTRY):
-        monkeypatch.setattr(REGISTRY, kind, {})
 
 
 def settings_with(

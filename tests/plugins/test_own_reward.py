@@ -18,8 +18,6 @@ from trading.errors import PluginError
 from trading.learning.noted_settings import differences, noted_settings
 from trading.live.assembly import check_plugins, own_reward
 from trading.live.changed_settings import trading_settings
-from trading.plugins import discovery
-from trading.plugins.plugin_registry import REGISTRY
 
 DELTA = td.feature_index("position_delta")
 LEANS = """
@@ -38,14 +36,6 @@ def leaning(bar):
 def upright(bar):
     return bar.reward - leaning(bar)
 """
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten with it."""
-    monkeypatch.setattr(discovery, "_loaded", {})
-    for kind in vars(REGISTRY):
-        monkeypatch.setattr(REGISTRY, kind, {})
 
 
 def settings_with(folder: Path, content: str, *overrides: str, name: str = "upright") -> Settings:

@@ -38,7 +38,6 @@ from trading.live.assembly import (
     trading_rules,
 )
 from trading.live.changed_settings import trading_settings
-from trading.plugins import discovery
 from trading.plugins.plugin_registry import REGISTRY
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "jade_lizard.py"
@@ -78,14 +77,6 @@ NEAR_BOUGHT = (
     'td.StructureLeg("put", -1, delta=0.3, expiry="far")'
 )
 OTHER = MINE.replace("width=4.0", "width=5.0")
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten with it."""
-    monkeypatch.setattr(discovery, "_loaded", {})
-    for kind in vars(REGISTRY):
-        monkeypatch.setattr(REGISTRY, kind, {})
 
 
 def overrides(folder: Path, content: str, *others: str, names: str = "wing,lizard") -> list[str]:

@@ -32,14 +32,6 @@ def holds(seed):
 """
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten with it."""
-    monkeypatch.setattr(discovery, "_loaded", {})
-    for kind in vars(REGISTRY):
-        monkeypatch.setattr(REGISTRY, kind, {})
-
-
 def settings_with(folder: Path, content: str, *overrides: str, name: str = "mine.py") -> Settings:
     (folder / name).write_text(content)
     return load_settings(None, [f"plugins={folder / name}", *overrides], {})
