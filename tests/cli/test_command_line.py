@@ -92,7 +92,7 @@ def test_every_verb_explains_itself(verb: object) -> None:
 def test_every_verb_takes_settings_alike_and_what_prints_data_speaks_json() -> None:
     """But those that run until they are stopped, write a file, or say in a line what they did."""
     quiet = {"up", "train", "feed", "compile-kernels", "market plot", "journal export"}
-    quiet |= {f"checkpoints {each}" for each in ("card", "promote", "export", "rollback")}
+    quiet |= {f"checkpoints {each}" for each in ("card", "export")}
     for group, words, command in reference.verbs():
         if getattr(command, "commands", None):
             continue
