@@ -17,6 +17,7 @@ from tests.data.test_server import SYMBOLS, official_client, running_server, scr
 from tests.feed.vendor import KEYS, READER_KEY, Vendor, play, reading, running, until
 from tests.ports import free_port
 from tests.usual import feed_options, stream_settings
+from tests.waits import WAIT_S
 from trading.data.massive.client.stream import ConnectionState, StreamClient
 from trading.data.massive.wire import Aggregate, Quote, Trade, decode, encode
 from trading.errors import AuthenticationFailed, StreamError
@@ -37,11 +38,9 @@ def bar(number: int, symbol: str = "SPY") -> Aggregate:
     return Aggregate(symbol, start, start + 60_000, 600.0, 601.0, 599.0, 600.5)
 
 
-def our_client(port: int, key: str = READER_KEY) -> StreamClient:
-    settings = stream_settings(
-        f"ws://127.0.0.1:{port}", key, backoff_initial_s=0.01, backoff_max_s=0.05, cool_down_s=0.05
-    )
-    return StreamClient(settings)
+def our_client(port: int, key: str = READER_KEY, **options: Any) -> StreamClient:
+    quick = {"backoff_initial_s": 0.01, "backoff_max_s": 0.05, "cool_down_s": 0.05}
+    return StreamClient(stream_settings(f"ws://127.0.0.1:{port}", key, **quick, **options))
 
 
 async def take(client: StreamClient, events: list[Any], count: int) -> None:
@@ -249,7 +248,7 @@ def test_a_wrong_key_is_refused_for_both_clients_and_counted() -> None:
 def test_a_vendor_that_refuses_the_feeds_key_is_told_to_readers_as_it_tells_them() -> None:
     async def body() -> None:
         vendor = Vendor(keys=["another"])
-        async with running(vendor) as (_, port):
+        async with running(vendor, cool_down_s=WAIT_S) as (_, port):
             with our_client(port) as client:
                 client.subscribe("options", NAMES[:1])
                 with pytest.raises(AuthenticationFailed):
@@ -264,6 +263,24 @@ def test_a_vendor_that_refuses_the_feeds_key_is_told_to_readers_as_it_tells_them
             )
             assert reply.status == 503
             assert KEYS[0] not in reply.data.decode()
+
+    play(body)
+
+
+def test_a_feed_that_starts_while_the_vendors_logins_fail_asks_again() -> None:
+    async def body() -> None:
+        vendor = Vendor(keys=["another"])
+        async with running(vendor) as (_, port):
+            with our_client(port, outlasts_refusal=True) as client:
+                client.subscribe("options", NAMES[:1])
+                await until(lambda: vendor.attempts >= 2)
+                vendor.keys = set(KEYS)
+                await until(lambda: live(client))
+                assert vendor.subscribed() == {NAMES[0]}
+            reply = await asyncio.to_thread(
+                urllib3.request, "GET", f"http://127.0.0.1:{port}/health"
+            )
+            assert reply.status == 200
 
     play(body)
 
@@ -435,6 +452,45 @@ def test_the_vendor_lost_and_found_everything_is_asked_for_again() -> None:
             assert len(reader.acknowledged) == 3
             assert [status for status, _ in reader.statuses].count("success") == 3
             assert feed.status()["connections"][0]["reconnects"] == 1
+
+    play(body)
+
+
+@pytest.mark.parametrize("keys", [KEYS[:1], KEYS], ids=["one key", "two keys"])
+def test_keys_that_were_accepted_outlast_a_vendor_whose_logins_fail(keys: tuple[str, ...]) -> None:
+    async def body() -> None:
+        vendor = Vendor(max_quotes=2)
+        options = {"keys": keys, "max_quotes": 2}
+        names = NAMES[: 2 * len(keys)]
+        async with running(vendor, **options) as (_, port), reading(port, *names) as reader:
+            vendor.keys = set()
+            vendor.drop()
+            await reader.until(lambda: reader.statuses[-1][0] == "upstream_lost")
+            await until(lambda: vendor.attempts >= 3 * len(keys))
+            vendor.keys = set(KEYS)
+            await until(lambda: vendor.subscribed() == set(names))
+            await vendor.send(*(quote(7, name.removeprefix("Q.")) for name in names))
+            await reader.until(lambda: len(reader.events) == len(names))
+            assert "auth_failed" not in [status for status, _ in reader.statuses]
+            assert "upstream_back" in [status for status, _ in reader.statuses]
+
+    play(body)
+
+
+def test_another_key_carries_what_one_that_is_refused_carried_until_it_is_accepted() -> None:
+    async def body() -> None:
+        vendor = Vendor(max_quotes=3)
+        options = {"keys": KEYS, "max_quotes": 3}
+        async with running(vendor, **options) as (feed, port), reading(port, *NAMES[:3]) as reader:
+            vendor.keys = {KEYS[1]}
+            vendor.drop()
+            await until(lambda: vendor.shares() == [set(NAMES[:3])])
+            await reader.act("subscribe", NAMES[3])
+            await until(lambda: feed.figures().left_out["options"] == 1)
+            vendor.keys = set(KEYS)
+            await until(lambda: vendor.subscribed() == set(NAMES[:4]))
+            await reader.until(lambda: reader.acknowledged == set(NAMES[:4]))
+            assert feed.figures().left_out["options"] == 0
 
     play(body)
 

@@ -100,6 +100,7 @@ class FeedOptions:
             self.websocket_url,
             self.keys[0],
             silence_timeout_s=self.silence_timeout_s,
+            outlasts_refusal=True,
             backoff_initial_s=self.backoff_initial_s,
             backoff_max_s=self.backoff_max_s,
             cool_down_s=self.cool_down_s,
@@ -289,7 +290,7 @@ class FeedServer:
             reader.say(Status("upstream_back", "the feed is connected to the vendor again"))
 
     def closed(self, asset_class: str, error: BaseException) -> None:
-        """No key is accepted: say so to the readers as the vendor would, and send them away."""
+        """No key was accepted: say so to the readers as the vendor would, and send them away."""
         for reader in list(self._readers[asset_class]):
             task = asyncio.get_running_loop().create_task(self._send_away(reader, str(error)))
             self._closing.add(task)
@@ -327,9 +328,9 @@ class FeedServer:
             await handshake.send_statuses(connection, [protocol.max_connections()])
             await handshake.refuse(connection, options.close_timeout_s)
             return None
-        failure = self._upstreams[asset_class].failure
-        if failure is not None:
-            await handshake.send_statuses(connection, [_auth_failed(str(failure))])
+        refusal = self._upstreams[asset_class].refusal
+        if refusal is not None:
+            await handshake.send_statuses(connection, [_auth_failed(str(refusal))])
             await handshake.refuse(connection, options.close_timeout_s)
             return None
         self._numbers += 1

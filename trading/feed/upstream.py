@@ -34,14 +34,16 @@ class UpstreamListener(Protocol):
         """Note that a connection that was down is up again."""
 
     def closed(self, asset_class: str, error: BaseException) -> None:
-        """Note that the last connection has ended for good."""
+        """Note that the last connection has ended: no key was accepted."""
 
 
 class Upstream:
     """Keeps the union of what readers want subscribed to, over one connection for each key.
 
     Its methods run on the event loop that its connections run on. A connection is opened when the
-    first name is placed on it.
+    first name is placed on it. While a key that was accepted before is refused, the others carry
+    what it carried. One that was never accepted is given up; when all are, the vendor is asked
+    again after `cool_down_s`, as its logins may have failed for a while.
 
     Parameters
     ----------
@@ -68,13 +70,17 @@ class Upstream:
         self.expects_data = True
         """Whether silence is a fault."""
         self.failure: BaseException | None = None
-        """Why the last connection ended for good."""
+        """Why the last connection ended; until a key is accepted."""
         self._listener = listener
         self._lines = {
             number: _Line(self, number, replace(settings, api_key=key), take, rng)
             for number, key in enumerate(keys)
         }
         self._usable = list(self._lines)
+        self._shut: set[int] = set()
+        """Lines whose key was accepted before, and is refused for now."""
+        self._cool_down_s = settings.cool_down_s
+        self._resting: asyncio.Handle | None = None
         self._allotment = Allotment(max_quotes)
         self._needs: Mapping[str, tuple[int, ...]] = {}
         self._covered: frozenset[str] = frozenset()
@@ -94,7 +100,7 @@ class Upstream:
         if name in self._covered or name in self._acknowledged:
             return ""
         if name in self._allotment.left_out:
-            room = self._max_quotes * len(self._usable)
+            room = self._max_quotes * len(self._carrying)
             return f"Subscription limit reached for feed: {room} contracts"
         return self._refused.get(name)
 
@@ -103,6 +109,16 @@ class Upstream:
         self.expects_data = expected
         for line in self._lines.values():
             line.stream.expects_data = expected
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """Why no reader is served for now; None while the vendor is asked, or may be."""
+        return None if self._usable else self.failure
+
+    @property
+    def _carrying(self) -> list[int]:
+        """Lines to place names on: those whose key is refused for now only where all are."""
+        return [number for number in self._usable if number not in self._shut] or self._usable
 
     @property
     def wanted(self) -> int:
@@ -124,8 +140,9 @@ class Upstream:
 
     async def stop(self) -> None:
         """Close the connections."""
-        if self._again is not None:
-            self._again.cancel()
+        for handle in (self._again, self._resting):
+            if handle is not None:
+                handle.cancel()
         tasks = [line.task for line in self._lines.values() if line.task is not None]
         for task in tasks:
             task.cancel()
@@ -137,7 +154,7 @@ class Upstream:
         left_out_before = self._allotment.left_out
         self._covered = frozenset(name for name in self._needs if self._is_covered(name))
         asked = {name: need for name, need in self._needs.items() if name not in self._covered}
-        self._allotment.share_out(asked, self._usable)
+        self._allotment.share_out(asked, self._carrying)
         after = self._allotment.placed
         for name, number in before.items():
             if after.get(name) != number:
@@ -170,6 +187,10 @@ class Upstream:
 
     def connected(self, number: int) -> None:
         """Note that a line is up again: what it carries is asked for anew."""
+        self.failure = None
+        if number in self._shut:
+            self._shut.remove(number)
+            self.share_out_soon()
         for name, at in self._allotment.placed.items():
             if at == number:
                 self._forget(name)
@@ -195,17 +216,23 @@ class Upstream:
             if name.endswith(f".{_WILDCARD}"):
                 self.share_out_soon()
 
-    def lost(self, number: int, reason: str) -> None:
-        """Note that a line is down, and another connection is tried."""
+    def lost(self, number: int, reason: str, key_refused: bool) -> None:
+        """Note that a line is down, and another connection is tried.
+
+        Others take over what it carried while its key is refused.
+        """
+        if key_refused and number not in self._shut:
+            self._shut.add(number)
+            self._share_out()
         if number not in self._down:
             self._down.add(number)
             self._listener.lost(self.asset_class, reason)
 
     def ended(self, number: int, error: BaseException) -> None:
-        """Note that a line has ended for good: others take over what it carried."""
+        """Note that a line has ended, its key never accepted: others take over what it carried."""
         self._usable.remove(number)
         log.error(
-            "a connection has ended for good",
+            "a connection has ended",
             asset_class=self.asset_class,
             number=number + 1,
             reason=str(error),
@@ -214,7 +241,19 @@ class Upstream:
             self._share_out()
         else:
             self.failure = error
+            self._resting = asyncio.get_running_loop().call_later(
+                self._cool_down_s, self._usable_again
+            )
             self._listener.closed(self.asset_class, error)
+
+    def _usable_again(self) -> None:
+        """Let the next name open a connection: the vendor may accept a key by now."""
+        for name, number in self._allotment.placed.items():
+            self._lines[number].stream.subscriptions.withdraw([name])
+            self._forget(name)
+        self._allotment = Allotment(self._max_quotes)
+        self._usable = list(self._lines)
+        self._share_out()
 
 
 class _Line:
@@ -238,7 +277,7 @@ class _Line:
         """Withdraw some names and ask for others, opening the connection for the first."""
         if self.stream.subscriptions.withdraw(gone) + self.stream.subscriptions.ask(new) == 0:
             return
-        if self.task is None:
+        if new and (self.task is None or self.task.done()):
             self.stream.expects_data = self._upstream.expects_data
             self.task = asyncio.get_running_loop().create_task(self.stream.run())
             self.task.add_done_callback(self._on_done)
@@ -261,8 +300,8 @@ class _Line:
     def refused(self, name: str, reason: str) -> None:
         self._upstream.refused(name, reason)
 
-    def lost(self, reason: str) -> None:
-        self._upstream.lost(self._number, reason)
+    def lost(self, reason: str, key_refused: bool) -> None:
+        self._upstream.lost(self._number, reason, key_refused)
 
     # A stream's queue: frames are shared out at once, and wait with each reader
 

@@ -76,9 +76,10 @@ class ConnectionHealth(TypedDict):
 class _ConnectionLost(Exception):
     """Internal: the connection ended and another is to be tried."""
 
-    def __init__(self, reason: str, *, cool_down: bool = False) -> None:
+    def __init__(self, reason: str, *, cool_down: bool = False, key_refused: bool = False) -> None:
         super().__init__(reason)
-        self.cool_down = cool_down
+        self.cool_down = cool_down or key_refused
+        self.key_refused = key_refused
 
 
 class StreamListener(Protocol):
@@ -93,8 +94,8 @@ class StreamListener(Protocol):
     def refused(self, name: str, reason: str) -> None:
         """Note that the vendor seems to have refused a name."""
 
-    def lost(self, reason: str) -> None:
-        """Note that it is down; another is tried."""
+    def lost(self, reason: str, key_refused: bool) -> None:
+        """Note that it is down, perhaps as its key is refused for now; another is tried."""
 
 
 class MassiveStream:
@@ -398,7 +399,7 @@ class MassiveStream:
     def _refusal(self, message: str) -> Exception:
         """Return what a refused key leads to: the end, or another try."""
         if self._accepted and self._settings.outlasts_refusal:
-            return _ConnectionLost(f"auth_failed: {message}", cool_down=True)
+            return _ConnectionLost(f"auth_failed: {message}", key_refused=True)
         return AuthenticationFailed(
             f"the vendor refused the API key on the {self.asset_class} stream ({message}): check "
             "MASSIVE_API_KEY"
@@ -431,7 +432,7 @@ class MassiveStream:
             pause_s = settings.cool_down_s * self._rng.uniform(1.0, 1.25)
         self._losses = min(self._losses + 1, 30)
         if self._listener is not None:
-            self._listener.lost(self._last_error)
+            self._listener.lost(self._last_error, lost.key_refused)
         log.warning(
             "stream lost",
             asset_class=self.asset_class,
