@@ -177,8 +177,26 @@ def test_a_key_that_was_accepted_before_is_shown_again(
     assert len(client.option_contracts("SPY")) == 1
     assert len(client.option_contracts("SPY")) == 1
     assert pauses == [0.5]
-    with pytest.raises(RestError, match=r"Unknown API Key.*after 4 attempts"):
+    with pytest.raises(RestError, match=r"Unknown API Key.*after 4 attempts.*MASSIVE_API_KEY"):
         client.option_contracts("SPY")
+
+
+def test_calls_after_one_whose_key_was_refused_each_time_wait_no_more(
+    service: Service, client: RestClient, pauses: list[float]
+) -> None:
+    """A session of many symbols would take minutes, which looks like a thread that hangs."""
+    refused = Answer({"status": "ERROR", "error": "Unknown API Key"}, 401)
+    service.pages(CONTRACTS, [row(CALLS[0])])
+    accepted = service.answers
+    service.answers = [*accepted, *[refused] * 6, *accepted, refused, *accepted]
+    assert len(client.option_contracts("SPY")) == 1
+    for attempts in (4, 1, 1):
+        with pytest.raises(RestError, match=f"after {attempts} attempts"):
+            client.option_contracts("SPY")
+    assert pauses == [0.5, 1.0, 2.0]
+    assert len(client.option_contracts("SPY")) == 1
+    assert len(client.option_contracts("SPY")) == 1
+    assert pauses == [0.5, 1.0, 2.0, 0.5]
 
 
 def test_a_plan_that_lacks_the_data_is_told_apart(service: Service, client: RestClient) -> None:

@@ -223,7 +223,8 @@ class RestClient(Closing):
     Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
     connections are tried again, and so is a key that is refused (401) after it was accepted, as by
     a vendor whose logins fail for a while; `attempts` times in all, after the pause that the server
-    names in `Retry-After` or one that doubles. The key travels in the `Authorization` header only,
+    names in `Retry-After` or one that doubles. After a call that was refused each time the next
+    ones try once, until the key is accepted. The key travels in the `Authorization` header only,
     and only to `base_url`. Several threads may ask at once.
 
     Parameters

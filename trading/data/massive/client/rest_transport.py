@@ -110,6 +110,8 @@ class RestTransport:
         )
         self._accepted = False
         """Whether the vendor has accepted the key before."""
+        self._refused = False
+        """Whether it has refused the key since, to every attempt of a call."""
         self.rows_left_out = 0
         """Rows that could not be read, since the start."""
         self._connections = _TellingConnections(self._client.client)
@@ -237,11 +239,19 @@ class RestTransport:
             self._pace.wait()
             try:
                 body: bytes = call(self._client).data
-                self._accepted = True
+                self._accepted, self._refused = True, False
                 return body
             except _Refused as refused:
                 failure = self._refusal(refused, where)
                 pause_s = _retry_after_s(refused, pause_s)
+                # Many calls that each wait for the key would look like a thread that hangs.
+                is_last = self._refused or attempt >= self._attempts
+                if refused.status == _UNAUTHORIZED and is_last:
+                    self._refused = True
+                    raise RestError(
+                        f"{where}: {failure}, after {attempt} attempts: where the vendor says so "
+                        "for long, check MASSIVE_API_KEY"
+                    ) from None
             except (HTTPError, OSError) as error:
                 failure = f"{type(error).__name__}: {redact(str(error), self._api_key)}"
             if attempt >= self._attempts:
