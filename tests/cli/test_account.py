@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.execution.scene import NOW_NS, market, new_broker, open_order
+from tests.execution.scene import NOW_NS, close_order, market, new_broker, open_order
 from tests.usual import risk_limits
 from trading.cli.main import app
 from trading.errors import OwnerRefused
@@ -142,6 +142,18 @@ def test_a_key_makes_a_command_be_done_once(journal: Path) -> None:
     assert answer(journal, "status")["cash"] == CAPITAL + 500.0
 
 
+def test_a_symbol_in_small_letters_is_the_same_command_once_it_is_closed(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, CAPITAL)
+    broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS)
+    command = Command(OwnerCommand.CLOSE, "alice", symbol="spy", key="monday")
+    first = execute_command(broker, command, NOW_NS)
+    broker.submit(close_order(broker), market(), True, NOW_NS)
+    assert not broker.account.strategies
+    again = execute_command(broker, command, NOW_NS)
+    assert (again.repeated, again.said) == (True, first.said)
+    broker.journal.close()
+
+
 def test_without_a_journal_the_way_out_is_named(tmp_path: Path) -> None:
     result = account(tmp_path / "journal-paper.sqlite", "halt")
     assert result.exit_code == 1
@@ -176,7 +188,9 @@ def test_status_tells_what_stands_and_the_way_out(tmp_path: Path) -> None:
 
 
 @contextmanager
-def trading(journal: Path, takes: bool = True) -> Iterator[list[Command | None]]:
+def trading(
+    journal: Path, takes: bool = True, tells: bool = True
+) -> Iterator[list[Command | None]]:
     """Who trades the account on a thread, and what it was asked."""
     asked: list[Command | None] = []
     held, stop = threading.Event(), threading.Event()
@@ -185,6 +199,8 @@ def trading(journal: Path, takes: bool = True) -> Iterator[list[Command | None]]
         asked.append(command)
         if command is not None and command.command is OwnerCommand.CLOSE:
             raise OwnerRefused("nothing is open on it")
+        if not tells:
+            raise OwnerRefused("the account's journal cannot be read")
         state = {"id": "paper", "trading_state": "HALTED", "restrictions": []}
         return {"said": "halted", "number": 1, "repeated": False, "account": state}
 
@@ -216,6 +232,18 @@ def test_who_trades_the_account_is_asked_and_answers(journal: Path) -> None:
     assert first is not None
     assert (first.command, first.by, first.key, first.symbol) == ("halt", "alice", "k", "")
     assert not list(mailbox_path(journal).iterdir())
+
+
+def test_why_who_trades_the_account_does_not_tell_of_it_is_said(journal: Path) -> None:
+    with trading(journal, tells=False):
+        told = account(journal, "status")
+        as_json = account(journal, "status", "--json")
+    assert told.exit_code == as_json.exit_code == 1
+    assert "the account's journal cannot be read" in told.stderr
+    assert json.loads(as_json.stdout) == {
+        "done": False,
+        "said": "the account's journal cannot be read",
+    }
 
 
 def test_a_command_that_nobody_takes_is_withdrawn(journal: Path) -> None:

@@ -82,9 +82,12 @@ def status(
         account: dict[str, Any] | None = None
         if holder is not None:
             try:
-                account = ask(path, None, timeout).answer["account"]
+                reply = ask(path, None, timeout)
             except RequestNotTaken:
-                account = None
+                reply = None
+            if reply is not None and reply.refused:
+                raise OwnerRefused(reply.refused)
+            account = None if reply is None else reply.answer["account"]
         if account is None:
             with Journal(path, read_only=True) as journal:
                 limits = assembly.risk_limits(settings)

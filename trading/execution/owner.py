@@ -27,7 +27,15 @@ from trading.execution.portfolio import Account, unexplained_from
 from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
 from trading.execution.undo import undo_event
 
-__all__ = ["Command", "CommandResult", "Effect", "account_status", "execute_command", "now_utc"]
+__all__ = [
+    "Command",
+    "CommandResult",
+    "Effect",
+    "account_status",
+    "check_text",
+    "execute_command",
+    "now_utc",
+]
 
 Effect: TypeAlias = Callable[[PaperBroker, Command, int, float | None], tuple[str, Sequence[Event]]]
 """Says what a command does, with its events: of broker, command, exchange time, equity in USD."""
@@ -74,12 +82,13 @@ def execute_command(
     """
     account = broker.account
     equity = broker.known_equity() if equity is None else equity
-    _check_text(command)
+    check_text(command)
     command = msgspec.structs.replace(command, symbol=_as_written(account, command.symbol))
     before = account.commands.get(command.key) if command.key else None
     if before is not None:
-        asked = (command.command, command.symbol, command.amount)
-        differs = asked != (before.command, before.symbol, before.amount)
+        # What it closed is held no more, so nothing says how that is written.
+        asked = (command.command, command.symbol.upper(), command.amount)
+        differs = asked != (before.command, before.symbol.upper(), before.amount)
         # Journals of older versions do not say what was promoted.
         if differs or before.which not in ("", command.which):
             raise OwnerRefused(
@@ -155,7 +164,8 @@ def account_status(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
     }
 
 
-def _check_text(command: Command) -> None:
+def check_text(command: Command) -> None:
+    """Refuse texts of a command that the journal does not take."""
     for name in ("by", "why", "key", "symbol", "at", "which"):
         text = getattr(command, name)
         if len(text) > LONGEST_TEXT or not text.isprintable():
