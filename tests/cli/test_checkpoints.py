@@ -216,6 +216,8 @@ def test_an_account_that_has_not_traded_begins_with_what_is_promoted(tmp_path: P
     assert [each["trades"] for each in listed] == [False, False]
     rolled = run(tmp_path, "rollback")
     assert rolled.exit_code == 1 and "has not traded yet" in rolled.stderr
+    told = run(tmp_path, "promote", "champion-1", "--why", "holiday")
+    assert "who and why are not kept" in told.output
 
 
 def test_an_account_of_a_rule_based_trader_has_no_champion(state: Path) -> None:
@@ -248,6 +250,10 @@ def test_a_choice_says_who_and_why_and_answers_scripts(state: Path) -> None:
         ("promote", "alice", "a better one"),
         ("rollback", "alice", "a better one"),
     ]
+    bad = run(state, "promote", "30", "--why", "a\nb")
+    assert bad.exit_code == 1 and "why: " in bad.stderr
+    champions = ChampionStore(state / "checkpoints", 5)
+    assert champions.numbers()[-1] == 3, "refused before another one is written"
     refused = run(state, "promote", "31", "--json")
     assert refused.exit_code == 1
     answer = json.loads(refused.stdout)

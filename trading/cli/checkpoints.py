@@ -169,10 +169,13 @@ def promote(
     under its champion opens positions again.
     """
     settings = settings_for(config, overrides or [], strategy)
+    from trading.execution.owner import check_text
     from trading.learning.champion.store import AccountChampion
     from trading.live.assembly import journal_path, model_config, owner_choice
 
     with command_failures(as_json):
+        # Before a champion is written.
+        check_text(_command("promote", by, why))
         choice, account = owner_choice(settings), _account(settings)
         is_new = not journal_path(settings).is_file()
         if is_new:
@@ -182,6 +185,8 @@ def promote(
         name = f"champion-{champion.number}"
         if is_new:
             said = f"{name} trades from the first start on (version {champion.version})"
+            if why or by is not None:
+                said += "; who and why are not kept, for there is no journal yet"
             print(json.dumps({"done": True, "said": said}) if as_json else said)
         else:
             command = _command("promote", by, why, name)
