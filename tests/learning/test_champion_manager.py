@@ -1,5 +1,7 @@
 """What the driver learns from: the account's champion, or what the account was offered."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +188,26 @@ def test_a_folder_that_cannot_be_written_stops_no_look(
     folder.unlink()
     at_two.follow(AccountChampion(1, 0, 2, 2))
     assert store(tmp_path).load(1).version == 90
+
+
+def test_a_full_disk_is_told_once_whatever_folder_it_names(
+    tmp_path: Path,
+    at_two: ChampionManager,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = []
+
+    def full(folder: Path, weights: object) -> None:
+        named.append(folder)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr("trading.learning.champion.store.write_module_weights", full)
+    shutil.rmtree(store(tmp_path).path(1))
+    for _ in range(3):
+        assert not at_two.follow(AT_TWO)
+    assert len(set(named)) == 3
+    assert caplog.text.count("a lost champion cannot be written") == 1
 
 
 def test_a_start_is_refused_where_the_accounts_champion_cannot_be_read(

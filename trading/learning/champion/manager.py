@@ -49,7 +49,8 @@ class ChampionManager:
         self._offer: ChampionPromoted | None = None
         """The promotion of the present champion, while the account may still take it up."""
         self._rejections: list[ChallengerRejected] = []
-        self._unwritten = ""
+        self._unwritten: tuple[type[OSError], int | None] | None = None
+        """The fault that keeps a lost champion from being written."""
 
     @property
     def champion(self) -> Champion:
@@ -200,8 +201,10 @@ class ChampionManager:
                 if not self.champions.path(champion.number).is_dir():
                     self.champions.write_again(champion, self.account)
                     log.error("a lost champion is written again", champion=champion.number)
-            self._unwritten = ""
+            self._unwritten = None
         except OSError as error:
-            if str(error) != self._unwritten:
+            # Its text may hold the name of a folder that is another one each time.
+            fault = (type(error), error.errno)
+            if fault != self._unwritten:
                 log.error("a lost champion cannot be written", reason=str(error))
-            self._unwritten = str(error)
+            self._unwritten = fault
