@@ -1,6 +1,5 @@
 """The examples run, and Gymnasium finds the environment."""
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -14,12 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def example(name: str, *arguments: str) -> str:
-    # RLlib starts a Ray of its own where there is none, which these tests forbid themselves.
-    kept = {name: v for name, v in os.environ.items() if name != "RAY_ENABLE_AUTO_CONNECT"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *arguments],
         cwd=ROOT,
-        env=kept,
         capture_output=True,
         text=True,
         timeout=900,

@@ -32,6 +32,12 @@ for process in descendants(os.getpid()):
     print("runs", Path(f"/proc/{{process}}/cmdline").read_bytes().replace(bytes(1), b" ").decode())
 for address, port in sorted(listeners(descendants(os.getpid()))):
     print("listens", address, port)
+ray.shutdown()
+try:
+    ray.put(1)
+except ray.exceptions.RaySystemError:
+    print("told that Ray has ended")
+print("a script may start one" if "RAY_ENABLE_AUTO_CONNECT" not in os.environ else "")
 """
 
 WITH_DASHBOARD = """
@@ -76,6 +82,8 @@ missed = "gcs_server.cc:1361: Failed to establish connection to the event+metric
 with ray_runtime(load_settings(None, [], {}), Display(Console(quiet=True))):
     shown.emit({"pid": "gcs_server", "lines": [missed]})
     shown.emit({"pid": "raylet", "lines": [missed, "another line"]})
+from ray._private import auto_init_hook
+print("another Ray may start:", auto_init_hook.enable_auto_connect)
 """
 
 AGENTS_HELD = f"""
@@ -174,6 +182,8 @@ def test_a_local_ray_listens_on_the_loopback_only_and_keeps_its_token_to_itself(
     assert "-I -S -c" in running, "what stands in for the agent"
     for nobody_asks in ("dashboard.py", "log_monitor.py", "/monitor.py"):
         assert nobody_asks not in running
+    assert ["told", "that", "Ray", "has", "ended"] in lines
+    assert ["a", "script", "may", "start", "one"] in lines
 
 
 @pytest.mark.slow
@@ -227,7 +237,8 @@ def test_what_stands_in_for_an_agent_ends_where_its_raylet_is_gone_already() -> 
 
 
 def test_who_joins_is_shown_nothing_of_the_agent_that_is_left_out(tmp_path: Path) -> None:
-    assert run(MISSES_AGENT, tmp_path).splitlines() == ["raylet another line"]
+    said = run(MISSES_AGENT, tmp_path).splitlines()
+    assert said == ["raylet another line", "another Ray may start: False"]
 
 
 def test_the_token_of_others_is_closed_and_kept(

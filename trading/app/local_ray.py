@@ -67,8 +67,6 @@ def prepare(*, local: bool, dashboard: bool = False) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Who asks Ray after its end is to be told, not to start another one.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     for name, value in _SERVE.items():
         os.environ.setdefault(name, value)
     if local:
@@ -119,6 +117,7 @@ def start(
     """
     import ray
 
+    forbid_auto_connect()
     reason = ""
     for attempt in range(1, TRIES + 1):
         before = children()
@@ -141,6 +140,16 @@ def start(
         f"Ray did not start in {TRIES} tries: {reason} Its logs: {logs()}. Is the machine very "
         "busy, or short of memory or of /dev/shm? `trading doctor` looks"
     )
+
+
+def forbid_auto_connect() -> None:
+    """Have this process's threads told that Ray has ended, where they would start another one.
+
+    The variable that Ray has for this would bind every process that this one starts, too.
+    """
+    from ray._private import auto_init_hook
+
+    auto_init_hook.enable_auto_connect = False
 
 
 @contextlib.contextmanager

@@ -136,6 +136,7 @@ def ray_runtime(
     importing.start()
     with local_ray.own_handler_kept():
         if address:
+            local_ray.forbid_auto_connect()
             ray.init(address=address, **common)
         else:
             local_ray.start(
