@@ -140,8 +140,12 @@ def test_what_is_open_on_other_underlyings_is_not_taken_for_them(
     with pytest.raises(PluginError, match=r"set env\.underlyings_per_account above 1"):
         rule_based(chosen, 7, "sees")(seen, first)
     assert td.feature(seen, "number_1", features=SIX).tolist() == [0.5, 0.5]
-    with pytest.raises(UnknownName, match="there is no feature 'number_1'"):
+    with pytest.raises(
+        UnknownName, match=r"no feature 'number_1'.*features=settings\.env\.features"
+    ):
         td.feature(seen, "number_1")
+    with pytest.raises(UnknownName, match=r"no feature 'numbr_1'; near it are number_1, "):
+        td.feature(seen, "numbr_1", features=SIX)
 
     both = settings_with(tmp_path, NUMBERED + SEES, "env.underlyings_per_account=2", names=names)
     env = td.make_vector_env(2, both, seed=1)
@@ -160,6 +164,48 @@ def test_what_is_open_on_other_underlyings_is_not_taken_for_them(
         td.feature(seen, "rsi", features=[*SIX, *SIX, "more"])
     assert rule_based(both, 7, "sees")(seen, first).tolist() == [td.HOLD] * 2
     assert json.loads(capsys.readouterr().out) == shown[:, -5].tolist()
+
+
+WATCHES = """
+import numpy as np
+
+@td.register_trader("watches")
+def watches(seed):
+    def act(observation, first):
+        print(td.feature(observation, "order_step").tolist())
+        return np.full(len(first), td.HOLD)
+
+    return act
+"""
+
+
+def test_orders_that_work_are_seen_behind_them_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, works = ",".join(SIX[:3]), "execution.style=working"
+    settings = settings_with(tmp_path, NUMBERED + WATCHES, works, names=names)
+    env = td.make_vector_env(2, settings, seed=1)
+    seen, _ = env.reset()
+    opens = int(np.flatnonzero(seen["action_mask"][0])[2])
+    seen, *_ = env.step(np.array([opens, td.HOLD]))
+    shown = seen["observations"]
+    assert shown.shape == (2, COUNT + 3 + 3)
+    for name, place in (("order_opens", -3), ("order_closes", -2), ("order_step", -1)):
+        assert (td.feature(seen, name, features=SIX[:3]) == shown[:, place]).all()
+        assert (shown[:, td.feature_index(name)] == shown[:, place]).all()
+    assert td.feature(seen, "order_opens", features=SIX[:3]).tolist() == [1.0, 0.0]
+    assert rule_based(settings, 7, "watches")(seen, np.ones(2, np.bool_)).tolist() == [td.HOLD] * 2
+    assert json.loads(capsys.readouterr().out) == shown[:, -1].tolist()
+    with pytest.raises(
+        UnknownName, match=r"seen with execution\.style=working; .*features=settings"
+    ):
+        td.feature(seen, "order_step")
+
+    not_working = settings_with(tmp_path, NUMBERED + WATCHES, names=names)
+    seen, _ = td.make_vector_env(2, not_working, seed=1).reset()
+    for known in (None, SIX[:3]):
+        with pytest.raises(UnknownName, match=r"order_step is seen with execution\.style=working"):
+            td.feature(seen, "order_step", features=known)
 
 
 def test_a_reward_reads_them(tmp_path: Path) -> None:

@@ -11,13 +11,24 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import MOST_SIZE_LEVELS, action_count, action_names
-from trading.envs.features import FEATURE_COUNT, FEATURES, OTHERS_COUNT, OTHERS_FEATURES
+from trading.envs.features import (
+    FEATURE_COUNT,
+    FEATURES,
+    ORDER_FEATURES,
+    OTHERS_COUNT,
+    OTHERS_FEATURES,
+)
 from trading.envs.structures import Structure, all_actions
 from trading.errors import UnknownName
 
 _SIZES = re.compile(r"_\d+of(\d+)$")
 _OTHERS = {each.name: index - OTHERS_COUNT for index, each in enumerate(OTHERS_FEATURES)}
-_FEATURES = {each.name: index for index, each in enumerate(FEATURES)} | _OTHERS
+_ORDERS = {each.name: index - len(ORDER_FEATURES) for index, each in enumerate(ORDER_FEATURES)}
+_FEATURES = {each.name: index for index, each in enumerate(FEATURES)} | _OTHERS | _ORDERS
+_LISTED = (
+    "docs/observation.md lists them, and td.feature(..., features=settings.env.features) finds "
+    "your own too"
+)
 _STRUCTURES: ContextVar[tuple[Structure, ...]] = ContextVar("structures", default=())
 """Those of the rules that a registered trader acts by, while it is called."""
 _OWN: ContextVar[tuple[str, ...] | None] = ContextVar("features", default=None)
@@ -94,9 +105,9 @@ def feature(
         As `docs/observation.md` has it, or one of `features`.
     features
         Names of your own features in the observation: `env.features` of its settings. They are
-        needed for these, and for what is open on an account's other underlyings, which stands
-        behind them. Unset: in a registered trader or baseline those of the settings that it acts
-        by, else not known.
+        needed for these, and for what stands behind them: what is open on an account's other
+        underlyings, and orders that work. Unset: in a registered trader or baseline those of the
+        settings that it acts by, else not known.
 
     Returns
     -------
@@ -105,8 +116,8 @@ def feature(
     Raises
     ------
     UnknownName
-        No feature is called so; it is of an account's other underlyings, and there are none or
-        `features` are not known; or the observation is not one of `features`.
+        No feature is called so; it is of an account's other underlyings or of orders that work,
+        and there are none or `features` are not known; or the observation is not one of `features`.
 
     Examples
     --------
@@ -124,8 +135,14 @@ def feature(
         )
     if name in _OTHERS:
         _check_others(name, added, own)
-    place = FEATURE_COUNT + own.index(name) if own and name in own else feature_index(name)
-    column: NDArray[Any] = rows[..., place]
+    if name in _ORDERS and (own is None or added != len(own) + len(_ORDERS)):
+        raise UnknownName(
+            f"{name} is seen with execution.style=working; outside of a registered trader say "
+            f"which features are your own: td.feature(observation, {name!r}, "
+            "features=settings.env.features)"
+        )
+    places = _FEATURES | {each: FEATURE_COUNT + k for k, each in enumerate(own or ())}
+    column: NDArray[Any] = rows[..., _found(places, name, "feature", _LISTED)]
     return column
 
 
@@ -150,7 +167,7 @@ def _check_others(name: str, added: int, own: tuple[str, ...] | None) -> None:
 def feature_index(name: str) -> int:
     """Return the place of a feature in a row of observations.
 
-    Below zero, from the end, where it is of an account's other underlyings.
+    Below zero, from the end, where it is of an account's other underlyings or of orders that work.
 
     Parameters
     ----------
@@ -168,7 +185,7 @@ def feature_index(name: str) -> int:
     >>> td.FEATURES[td.feature_index("rsi")].name
     'rsi'
     """
-    return _found(_FEATURES, name, "feature", "docs/observation.md lists them")
+    return _found(_FEATURES, name, "feature", _LISTED)
 
 
 @cache
