@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from tests.execution.scene import NOW_NS, close_order, market, new_broker, open_order
 from tests.usual import risk_limits
+from trading.cli.common import DEBUG_VARIABLE
 from trading.cli.main import app
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
@@ -164,6 +165,22 @@ def test_without_a_journal_the_way_out_is_named(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert not told["done"] and "has not traded yet" in told["said"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_script_hears_of_a_fault_too(
+    journal: Path, monkeypatch: pytest.MonkeyPatch, debug: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("an odd number")
+
+    monkeypatch.setattr("trading.cli.account.give", fails)
+    monkeypatch.setenv(DEBUG_VARIABLE, debug)
+    result = account(journal, "halt", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and not told["done"]
+    assert "a fault of the application: ValueError: an odd number" in told["said"]
+    assert isinstance(result.exception, ValueError if debug else SystemExit)
 
 
 def test_status_tells_what_stands_and_the_way_out(tmp_path: Path) -> None:

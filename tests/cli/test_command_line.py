@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from trading.cli import reference
-from trading.cli.main import app
+from trading.cli.common import DEBUG_VARIABLE
+from trading.cli.main import app, main
 from trading.cli.verbs import EXAMPLES, GROUPS
 from trading.execution.events import DecisionMade
 from trading.execution.journal import Journal
@@ -36,6 +37,23 @@ for call in json.loads(sys.argv[1]):
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, words, prog_name="trading")
+
+
+def test_a_fault_outside_of_every_verb_ends_with_its_line_and_leaves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_: object) -> None:
+        raise ValueError("an odd number")
+
+    left: list[int] = []
+    monkeypatch.setattr("trading.cli.main.app", fails)
+    monkeypatch.setattr("trading.app.ray_threads.leave", left.append)
+    monkeypatch.setattr("sys.argv", ["trading", "status"])
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1 and left == [1]
+    assert "trading: a fault of the application: ValueError: an odd" in capsys.readouterr().err
 
 
 def loaded_by(calls: list[list[str]], names: tuple[str, ...]) -> list[str]:

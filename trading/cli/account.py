@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from trading.cli.common import (
+    DEBUG_VARIABLE,
     ConfigOption,
     JsonOption,
     SetOption,
     StrategyOption,
+    failure_text,
     failures,
     settings_for,
 )
 from trading.config import Settings
-from trading.errors import AccountLeased, JournalError, OwnerRefused, TradingError
+from trading.errors import AccountLeased, JournalError, OwnerRefused
 
 if TYPE_CHECKING:
     from trading.execution.owner import Command
@@ -138,8 +140,12 @@ def command_failures(as_json: bool) -> Iterator[None]:
         return
     try:
         yield
-    except (TradingError, OSError) as error:
-        print(json.dumps({"done": False, "said": str(error)}))
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as error:
+        print(json.dumps({"done": False, "said": failure_text(error)}))
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
         raise typer.Exit(_FAILED) from None
 
 

@@ -127,10 +127,10 @@ def failures() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        _exit(_FAILED, _said(error), *getattr(error, "__notes__", ()))
+        _exit(_FAILED, failure_text(error), *getattr(error, "__notes__", ()))
 
 
-def _said(error: Exception) -> str:
+def failure_text(error: Exception) -> str:
     """Return what went wrong, for people; a fault of the application says that it is one."""
     text = " ".join(str(error).split())
     if isinstance(error, TradingError | OSError):

@@ -52,8 +52,9 @@ def main() -> None:
     try:
         with failures():
             app(prog_name=PROGRAM)
-    except SystemExit as ended:
+    except (SystemExit, typer.Exit) as ended:
         from trading.app import ray_threads
 
-        ray_threads.leave(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
-        raise
+        code = ended.exit_code if isinstance(ended, typer.Exit) else ended.code
+        ray_threads.leave(code if isinstance(code, int) else int(bool(code)))
+        raise SystemExit(code) from None
