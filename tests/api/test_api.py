@@ -167,6 +167,12 @@ def test_a_number_of_environments_that_is_none_is_refused(number: int) -> None:
         td.make_vector_env(number)
 
 
+def test_a_number_of_environments_may_be_numpys() -> None:
+    number = np.int64(3)
+    env = td.make_vector_env(number)  # type: ignore[arg-type]
+    assert env.num_envs == 3 and type(env.num_envs) is int
+
+
 def test_a_folder_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     with pytest.raises(td.TradingError, match="no journal at"):

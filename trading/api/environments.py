@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from trading.config import Settings, load_settings
 from trading.envs.history import History, tell_single_days
 from trading.envs.single_env import SimulatedOptionsEnv
@@ -102,8 +104,9 @@ def make_vector_env(
     >>> env.step(np.full(4, td.HOLD))[1].tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
-    if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
+    if not isinstance(num_envs, int | np.integer) or isinstance(num_envs, bool) or num_envs < 1:
         raise ConfigError([f"num_envs: {num_envs!r}: must be a whole number, 1 or more"])
+    num_envs = int(num_envs)
     settings = load_settings() if settings is None else settings
     rules, fees, in_a_row = (
         trading_rules(settings),
