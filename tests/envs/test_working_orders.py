@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.envs.desk import SYMBOL, Desk, at, desk, session
+from tests.envs.desk import LISTING, SYMBOL, Desk, at, desk, session
 from tests.envs.fortnight import CALENDAR, for_each, in_batch, live, recorded_sessions
 from trading.config import load_settings
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD, action_names
@@ -346,6 +346,24 @@ def test_a_process_that_is_killed_neither_loses_nor_repeats_an_order(tmp_path: P
     fills = [each.fill.order_id for each in events if isinstance(each, OrderFilled)]
     accepted = [each for each in events if isinstance(each, OrderAccepted)]
     assert fills == [order_id] and len(accepted) == 1
+
+
+def test_the_legs_of_an_order_stay_listed_where_the_nearest_contracts_are_others(
+    tmp_path: Path,
+) -> None:
+    """After a restart at another price a feed of few contracts leaves the legs out."""
+    with desk(tmp_path, WORKING._replace(working_steps=50)) as told:
+        order_id = begun(told)
+        symbol, _ = the_leg(told)
+        assert told.env.needed_symbols(SYMBOL) == [symbol] and not told.env.held_symbols(SYMBOL)
+    with desk(tmp_path, WORKING._replace(working_steps=50)) as told:
+        others = [each for each in LISTING if each.symbol != symbol]
+        told.env.list_contracts(SYMBOL, others)
+        assert symbol in told.env.listed_symbols(SYMBOL)
+        next_bar(told, 31)
+        assert np.isfinite(told.env._order_greeks()).all()
+        (waiting,) = told.broker.account.working_orders.values()
+        assert (waiting.order.order_id, waiting.step) == (order_id, 1)
 
 
 @pytest.mark.parametrize("command", [OwnerCommand.HALT, OwnerCommand.REDUCE, OwnerCommand.FLATTEN])

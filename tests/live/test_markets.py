@@ -375,7 +375,7 @@ def test_what_an_action_brings_during_a_session_is_listed_and_subscribed_to_at_o
         env.broker.journal.close()
 
 
-def test_what_is_held_and_nearest_the_money_is_asked_for_first_and_anew_as_that_changes(
+def test_what_is_held_or_ordered_is_asked_for_first_then_what_is_nearest_the_money(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calendar = ExchangeCalendar()
@@ -408,8 +408,11 @@ def test_what_is_held_and_nearest_the_money_is_asked_for_first_and_anew_as_that_
         moved = [abs(math.log(strike / 105.0)) for strike in strikes()]
         assert moved == sorted(moved)
         farthest = list(subscriptions._asked)[-1]
-        monkeypatch.setattr(env, "held_symbols", lambda _: [farthest.removeprefix("Q.")])
+        # What waits to open is nothing held, and is needed as much.
+        monkeypatch.setattr(env, "needed_symbols", lambda _: [farthest.removeprefix("Q.")])
         directory.follow(bar)
         assert next(iter(subscriptions._asked)) == farthest
         assert set(subscriptions._asked) == set(before)
+        directory._max_contracts = 20
+        assert len(directory._look_up("AAA", bar).chosen) == 19
         env.broker.journal.close()

@@ -620,18 +620,18 @@ class LiveEnv:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
-        """Set what is listed; quotes of contracts listed before are kept, held ones stay listed.
+        """Set what is listed; quotes of contracts listed before are kept.
 
-        A contract on something else is left out, and told in the log: it costs only itself.
+        What is held stays listed, and so do the legs of an order that waits. A contract on something else is left out, and told in the log: it costs only itself.
         """
         told = list(contracts)
         listed = {c.symbol: c for c in told if c.is_on(underlying) and not c.is_adjusted}
-        held = [
+        kept = [
             symbol
-            for symbol in self.held_symbols(underlying)
+            for symbol in self.needed_symbols(underlying)
             if not is_stock(symbol) and symbol not in self._adjusted
         ]
-        others = [c.symbol for c in told if not c.is_on(underlying) and c.symbol not in held]
+        others = [c.symbol for c in told if not c.is_on(underlying) and c.symbol not in kept]
         if others:
             log.warning(
                 "contracts on something else are left out",
@@ -639,20 +639,20 @@ class LiveEnv:
                 contracts=len(others),
                 first=others[0],
             )
-        for symbol in held:
+        for symbol in kept:
             listed.setdefault(symbol, parse_symbol(symbol))
         market = self._markets[underlying]
         for symbol in market.chain.symbols:
             self._contracts.pop(symbol, None)
-        market.list_contracts(listed.values(), self._calendar.expiry_ns, held)
+        market.list_contracts(listed.values(), self._calendar.expiry_ns, kept)
         for symbol, i in market.chain.index.items():
             self._contracts[symbol] = (market, i)
-        mark = market.chain.columns.mark
-        for symbol in held:
+        mark, positions = market.chain.columns.mark, self.broker.account.positions
+        for symbol in kept:
             i = market.chain.index[symbol]
-            if np.isnan(mark[i]):
+            if symbol in positions and np.isnan(mark[i]):
                 # Until it is quoted, a position is worth what it was last, or what was paid for it.
-                mark[i] = self.broker.last_mark(self.broker.account.positions[symbol])
+                mark[i] = self.broker.last_mark(positions[symbol])
 
     def listed_symbols(self, underlying: str | None = None) -> list[str]:
         """Every listed contract, underlying by underlying; or those of one."""
@@ -696,6 +696,12 @@ class LiveEnv:
         """
         strategy = self.broker.account.strategies.get(underlying)
         return [leg.symbol for leg in strategy.legs] if strategy else []
+
+    def needed_symbols(self, underlying: str) -> list[str]:
+        """Return what is held on an underlying, then what an order that waits is to trade."""
+        waiting = self.broker.waiting_on(underlying)
+        ordered = [leg.symbol for leg in waiting.order.legs] if waiting is not None else []
+        return list(dict.fromkeys([*self.held_symbols(underlying), *ordered]))
 
     def apply_quote(self, quote: OptionQuote) -> bool:
         """Take over a quote; False when it is refused."""

@@ -99,7 +99,7 @@ class MarketDirectory:
         self._today = date.min
         self._ranked_at: dict[str, float] = {}
         """Price of each underlying when it was told last what is needed most."""
-        self._held_ranked: set[str] = set()
+        self._needed_ranked: set[str] = set()
         self._opened = False
         self._asks_for_yields = treasury_yields
         self._warm: set[str] = set()
@@ -379,42 +379,43 @@ class MarketDirectory:
         self._subscribed = names
 
     def _by_need(self) -> list[str]:
-        """Return the subscriptions of all that is listed: what is held, then what matters most."""
+        """Return the subscriptions of all that is listed: what is needed, then what matters most."""
         today = self._today
         needs: dict[str, tuple[bool, bool, float, str]] = {}
         for underlying in self._env.underlyings:
             spot = self._ranked_at[underlying] = self._env.spot(underlying)
             for contract in self._env.listed_contracts(underlying):
                 needs[contract.symbol] = (True, *_need(contract, spot, today))
-        for name in self._held():
+        for name in self._needed():
             needs[name] = (False, False, 0.0, name)
         listed = self._env.listed_symbols()
         # What was adjusted is listed because it is held.
         ordered = sorted(listed, key=lambda name: needs.get(name, (False, False, 0.0, name)))
         return [f"Q.{name}" for name in ordered]
 
-    def _held(self) -> set[str]:
+    def _needed(self) -> set[str]:
+        """Return the contracts that are held, and those of orders that wait."""
         return {
             name
             for underlying in self._env.underlyings
-            for name in self._env.held_symbols(underlying)
+            for name in self._env.needed_symbols(underlying)
             if name.startswith("O:")
         }
 
     def _tell_needs(self) -> None:
-        """Tell anew what is needed most, where an underlying has moved or what is held is another.
+        """Tell anew what is needed most, where an underlying has moved or what is held or ordered is another.
 
         It decides whose quotes a feed carries that many read, see `trading.feed`.
         """
-        held = self._held()
+        needed = self._needed()
         moved = any(
             not abs(math.log(self._env.spot(name) / (self._ranked_at.get(name) or math.nan)))
             < _MOVED
             for name in self._env.underlyings
             if self._env.spot(name) > 0.0
         )
-        if moved or held != self._held_ranked:
-            self._held_ranked = held
+        if moved or needed != self._needed_ranked:
+            self._needed_ranked = needed
             self._stream.rank("options", self._by_need())
 
     def _take_rate(self, today: date) -> None:
@@ -476,8 +477,8 @@ class MarketDirectory:
                 "data plan"
             )
         spot = bars[-1].close if bars else self._env.spot(symbol)
-        held = [each for each in self._env.held_symbols(symbol) if each.startswith("O:")]
-        room = self._quota - len(held)
+        needed = [each for each in self._env.needed_symbols(symbol) if each.startswith("O:")]
+        room = self._quota - len(needed)
         if len(listed) > room and math.isnan(spot):
             spot = self._price_by_options(symbol, today)
         chosen = nearest_the_money(listed, spot, today, room)
