@@ -153,8 +153,9 @@ An order of one option trades in the ticks of its class: cents (SPY, QQQ, IWM), 
 dollars and five from there, or five and ten. A feed does not tell the class, so it is the coarsest
 whose ticks both sides of the quote keep to. Complex orders trade at net prices in cents, and so do
 their legs; limits are net prices. Everything is rounded against the order and never goes past the
-touch: where a quote is one tick wide, all styles are the same. None fills on a quote that is
-locked, crossed, one-sided, stale, or smaller than one unit. `execution.slippage` comes on top.
+touch: where the quote of a single option is one tick wide, or those of all legs are a cent wide,
+all styles are the same. None fills on a quote that is locked, crossed, one-sided, stale, or
+smaller than one unit. `execution.slippage` comes on top.
 
 What was made for one style names it when it meets another: a history of `share_of_spread` is read
 by that alone, and a checkpoint and a journal say that the setting has changed. A policy sees what

@@ -30,7 +30,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.matching import FillStyle
-from trading.execution.orders import Fill, Intent, QuoteView, Rejection
+from trading.execution.orders import Fill, Intent, QuoteView, Rejection, RejectReason
 from trading.execution.owner import Command, execute_command
 from trading.execution.states import TradingState
 from trading.live.assembly import model_config, observation_size, trading_rules
@@ -303,6 +303,44 @@ def test_a_market_that_comes_to_the_limit_trades_at_it_though_it_goes_further(
         assert SYMBOL in told.broker.account.strategies
 
 
+def test_an_order_that_is_beyond_the_buying_power_at_its_limit_ends_and_the_action_is_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in training: the action does not go on with what the order leaves."""
+    with desk(tmp_path, WORKING) as told:
+        order_id = begun(told)
+        symbol, limit, account = the_leg(told)[0], limit_of(told), told.broker.account
+        told.minute(31, 100.0)
+        told.quote(round(limit - 0.30, 2), round(limit - 0.10, 2), 31, symbol)
+        # Only of orders that wait: a new one would be accepted.
+        monkeypatch.setattr("trading.execution.broker.is_affordable", lambda *_: False)
+        (done,) = told.env.trade(at(31), [LONG_CALL])
+        assert (done.result, done.ordered, done.waits) == (None, None, "")
+        assert not account.working_orders and not account.positions
+        ended = [each for each in told.journal.events() if isinstance(each, OrderCancelled)]
+        assert [(each.order_id, each.reason) for each in ended] == [
+            (order_id, RejectReason.BUYING_POWER)
+        ]
+
+
+def test_training_too_frees_all_that_an_order_held_for_the_part_of_it_that_trades() -> None:
+    env = SimulatedOptionsVectorEnv(BATCH, WORKING, DEFAULT_FEES, seed=3)
+    observation, _ = env.reset()
+    accounts, orders = env._accounts, env._accounts.orders
+    stepped(env, np.where(observation["action_mask"][:, LONG_CALL], LONG_CALL, HOLD))
+    quotes, of = env._markets.quotes, env._markets.snapshot_of
+    at_leg = quotes.quote_offset[of] + orders.legs[:, 0]
+    comes = (orders.action == LONG_CALL) & (orders.units > 2) & (orders.limits[:, 0] > 1.0)
+    assert comes.any()
+    leg = at_leg[comes]
+    quotes.ask[leg], quotes.bid[leg] = orders.limits[comes, 0], orders.limits[comes, 0] - 0.1
+    quotes.ask_size[leg] = 2.0
+    accounts.balances.cash[comes] = accounts.balances.margin_used[comes] - 1.0
+    units = accounts.holdings.units
+    stepped(env, np.zeros(BATCH, np.int64))
+    assert (units[comes] == 2).all() and (orders.action[comes] == HOLD).all()
+
+
 @pytest.mark.parametrize(
     "shown",
     [(1.0, 1.0), (1.1, 1.0), (0.0, 1.0), (1.0, 0.0)],
@@ -377,6 +415,26 @@ def test_the_owners_word_cancels_an_order_to_open(tmp_path: Path, command: Owner
         assert next_bar(told, 31) is None
 
 
+def test_the_owner_cancels_an_order_to_open_and_closes_nothing_that_is_opened_later(
+    tmp_path: Path,
+) -> None:
+    with desk(tmp_path, WORKING._replace(working_steps=1)) as told:
+        order_id = begun(told)
+        word = Command(OwnerCommand.CLOSE, "owner", key="key", symbol=SYMBOL.lower())
+        answer = execute_command(told.broker, word, at(30.5), told.env.equity()).said
+        assert answer == f"{order_id} is cancelled: it was to open on {SYMBOL}"
+        account = told.broker.account
+        assert not account.working_orders and account.margin_used == 0.0
+        assert next_bar(told, 31) is None
+        ended = [each for each in told.journal.events() if isinstance(each, OrderCancelled)]
+        assert [(each.order_id, each.reason) for each in ended] == [
+            (order_id, "cancelled by the owner")
+        ]
+        next_bar(told, 32, LONG_CALL)
+        assert next_bar(told, 33) is not None
+        assert account.strategies and not account.to_close
+
+
 def closing(told: Desk) -> None:
     """A position that was bought, and an order to close it, which works."""
     begun(told)
@@ -420,6 +478,29 @@ def test_an_order_of_a_day_whose_close_nobody_saw_is_over_on_the_next(tmp_path: 
         events = list(told.journal.events())
         ended = [each for each in events if isinstance(each, OrderCancelled)]
         assert [(each.order_id, each.reason) for each in ended] == [(order_id, "expired")]
+
+
+def test_a_restart_with_another_style_cancels_what_works(tmp_path: Path) -> None:
+    with desk(tmp_path, WORKING) as told:
+        order_id = begun(told)
+        last_ns = told.broker.account.last_ts_ns
+    with desk(tmp_path, DEFAULT_RULES) as told:
+        assert not told.broker.account.working_orders and told.broker.account.margin_used == 0.0
+        events = list(told.journal.events())
+        (ended,) = [each for each in events if isinstance(each, OrderCancelled)]
+        assert (ended.order_id, ended.ts_ns) == (order_id, last_ns)
+        assert ended.reason == "execution.style is no longer working"
+
+
+def test_a_restart_without_the_underlying_cancels_at_the_time_of_then(tmp_path: Path) -> None:
+    with desk(tmp_path, WORKING) as told:
+        order_id = begun(told)
+        last_ns = told.broker.account.last_ts_ns
+        assert last_ns > session().open_ns
+        told.env.winding_down = frozenset({SYMBOL})
+        told.env.begin_session(session())
+        (ended,) = [each for each in told.journal.events() if isinstance(each, OrderCancelled)]
+        assert (ended.order_id, ended.ts_ns) == (order_id, last_ns)
 
 
 def test_the_status_tells_what_works(tmp_path: Path) -> None:

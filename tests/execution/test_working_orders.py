@@ -20,7 +20,13 @@ from tests.execution.scene import (
     quote,
 )
 from trading.execution.broker import PaperBroker
-from trading.execution.events import OrderCancelled, OrderFilled, OrderRepriced, Settled
+from trading.execution.events import (
+    CashMoved,
+    OrderCancelled,
+    OrderFilled,
+    OrderRepriced,
+    Settled,
+)
 from trading.execution.journal import Journal
 from trading.execution.journal import schema as journal_schema
 from trading.execution.orders import Fill, Leg, Order, QuoteView
@@ -94,6 +100,19 @@ def test_what_is_displayed_of_a_unit_trades_and_the_rest_is_cancelled(tmp_path: 
     assert [(each.order_id, each.reason) for each in told] == [
         (order.order_id, "1 of 3 units were not displayed")
     ]
+
+
+def test_all_that_an_order_held_is_there_for_the_part_of_it_that_trades(tmp_path: Path) -> None:
+    """The rest is cancelled in the same transaction."""
+    broker = new_broker(tmp_path, working_steps=4)
+    order = worked(broker, open_order(broker, SPREAD, units=3))
+    later_ns, account = NOW_NS + MINUTE_NS, broker.account
+    broker.record([CashMoved(later_ns, 1, -account.buying_power - 1.0)])
+    assert account.buying_power == pytest.approx(-1.0)
+    come = market(later_ns, size=2.0) | {CALL_105: quote(1.15, 1.25, ts_ns=later_ns, size=2.0)}
+    (fill,) = broker.fill_waiting(come, later_ns)
+    assert (fill.order_id, fill.units) == (order.order_id, 2)
+    assert not account.working_orders and account.buying_power > 0.0
 
 
 def test_a_split_cancels_what_works(tmp_path: Path) -> None:

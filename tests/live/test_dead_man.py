@@ -9,14 +9,18 @@ import pytest
 
 from tests.live.market import FirstMinutes, serving, settings_for, trade
 from tests.live.test_owner import Owner
+from trading.envs.catalogue import HOLD
+from trading.envs.live_env import ActionResult, LiveEnv
 from trading.execution.events import OwnerCommand, StateChanged
 from trading.execution.journal import Journal
+from trading.execution.orders import Intent, Leg, Order, OrderType, QuoteView, TimeInForce
 from trading.execution.states import Cause
 from trading.live import assembly
 from trading.live.dead_man import DeadMan
 from trading.live.trader import Trader
 
 SECOND_NS = 1_000_000_000
+HELD = ActionResult(HOLD, False)
 OPEN_NS = 1_767_623_400 * SECOND_NS
 
 
@@ -147,6 +151,29 @@ def test_while_it_is_missing_the_account_reduces_or_flattens_and_then_goes_on(
     if unattended == "flatten":
         assert owner.open[6] == owner.open[7] == []
     assert all(set(owner.open[bar]) <= set(owner.open[bar - 1]) for bar in (5, 6, 7))
+
+
+def test_an_account_with_an_order_that_waits_and_no_position_is_watched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeadMan, "missing", lambda *_: ["no word of the driver for 400 s"])
+    monkeypatch.setattr(LiveEnv, "trade", lambda _, now_ns, actions: [HELD for _ in actions])
+    settings = settings_for(tmp_path, "learning.lockstep=false")
+
+    def order(trader: Trader) -> None:
+        broker, now_ns = trader.env.broker, trader._now_ns
+        legs = (Leg(trader.env.listed_symbols("AAA")[0], 1),)
+        limit = (OrderType.LIMIT, TimeInForce.DAY, 0.5)
+        number = broker.next_order_id()
+        waits = Order(number, now_ns, "AAA", "case", Intent.OPEN, legs, 1, *limit)
+        quotes = {legs[0].symbol: QuoteView(1.0, 1.1, 50.0, 50.0, now_ns)}
+        assert broker.submit(waits, quotes, True, now_ns) is None
+        assert broker.account.working_orders and not broker.account.restrictions
+
+    with serving(FirstMinutes(5)) as (endpoint, begin):
+        result = trade(settings, endpoint, begin, bars=Owner({2: order}))
+    account = result.trader.env.broker.account
+    assert list(account.restrictions) == [Cause.UNATTENDED] and not account.working_orders
 
 
 def test_the_setting_reaches_the_loop(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
-from trading.envs.catalogue import ACTIONS
+from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
+from trading.envs.live_env import ActionResult
 from trading.execution.events import (
     CashMoved,
     ChallengerRejected,
@@ -23,13 +24,14 @@ from trading.execution.journal import Journal
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, LegFill
 from trading.execution.states import TradingState
+from trading.learning.policy import Decision
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.chains import MOST_STRIKES, chains_as_json, snapshot_chains
 from trading.live.profit_parts import OF_A_TRADE
 from trading.live.recent_activity import MOST_BARS, MOST_FILLS, MOST_NOTES, RecentActivity
 from trading.live.session_history import read_history
-from trading.live.trader import Trader
+from trading.live.trader import BarDecisions, Trader
 from trading.reporting.ledger import PARTS, read_ledger
 
 SECOND_NS = 1_000_000_000
@@ -135,6 +137,25 @@ def test_every_bar_decision_and_fill_is_told(kept: tuple[Kept, Path]) -> None:
     assert {each["filled"] for each in filled} <= {each["order"] for each in day["fills"].values()}
     ended = [each for each in day["fills"].values() if "profit" in each]
     assert ended and not any(each["opens"] for each in ended)
+
+
+def test_a_fill_of_an_earlier_order_is_told_as_that_of_its_own_action() -> None:
+    """The decision of the bar came too late."""
+    fill = Fill("fill", "paper-1", 1, "AAA", 1, (LegFill("AAA", 1, 1.0),), -100.0, 0.0)
+    decision = Decision(
+        np.array([CLOSE, HOLD]),
+        np.zeros(2, np.float32),
+        np.zeros(2, np.float32),
+        np.full((2, len(ACTIONS)), 1.0 / len(ACTIONS), np.float32),
+    )
+    outcomes = (ActionResult(CLOSE, False, fill, 5), ActionResult(HOLD, False, waits="paper-2"))
+    mask = np.ones((2, len(ACTIONS)), dtype=bool)
+    decided = BarDecisions(1, ("AAA", "BBB"), decision, mask, outcomes, 1)
+    book = RecentActivity()
+    book.bar(SECOND_NS, "2026-01-05", 1.0, 1.0, decided, {}, 0)
+    late, other = book.as_values()["decisions"].values()
+    assert (late["action"], late["ordered"], late["filled"]) == (CLOSE, 5, "paper-1")
+    assert "ordered" not in other and other["waits"] == "paper-2"
 
 
 def test_after_a_restart_the_journal_tells_the_day(kept: tuple[Kept, Path]) -> None:

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.serving.browsing import TOKEN, Called, Server, Watched, trading_in
 from tests.waits import WAIT_S
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving.app import SupervisorReader, build_api
@@ -291,7 +292,19 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
             "legs": [{"symbol": "O:AAA260116C00100000", "ratio": -1}],
         }
     ]
-    odd = update._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
+    day = json.loads(update.day)
+    newest = list(day["decisions"].values())[-1]
+    for each in ("late", "masked", "refused", "waits"):
+        newest.pop(each, None)
+    newest |= {"ordered": 5, "filled": "paper-8"}
+    ordered = day["actions"][5].replace("_", " ")
+    day["decisions"] |= {"9998": newest | {"action": HOLD}, "9999": newest | {"action": CLOSE}}
+    odd = update._replace(
+        ready=False,
+        reasons=("halted: daily loss",),
+        status=as_json(status),
+        day=as_json(day),
+    )
     server = served(Told(odd))
     page = watched.page
     page.goto(server.url)
@@ -309,6 +322,9 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     order = page.locator("#positions").get_by_role("row", name="open bull call debit")
     for said in ("1.25 credit", "2 of 4", "375.00"):
         expect(order).to_contain_text(said)
+    outcomes = page.locator("#decisions .outcome")
+    expect(outcomes.first).to_have_text(f"too late: {ordered} filled, paper-8")
+    expect(outcomes.nth(1)).to_have_text(f"{ordered} filled, paper-8")
 
     waiting = served(Told(odd), StandsBy())
     page.goto(waiting.url)

@@ -255,6 +255,8 @@ class LiveEnv:
         """Why what the owner wants closed was not, by underlying."""
         self.worked: dict[str, Worked] = {}
         """What orders that waited filled at the last bar, by underlying."""
+        self._over: frozenset[str] = frozenset()
+        """Underlyings whose order came to its limit at the last bar and was cancelled there."""
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
@@ -479,11 +481,12 @@ class LiveEnv:
         underlying that winds down is cancelled.
         """
         self._include_held()
+        now_ns = max(session.open_ns, self.broker.account.last_ts_ns)
         for order_id, waiting in list(self.broker.account.working_orders.items()):
             order = waiting.order
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
-                self.broker.cancel(order_id, session.open_ns, why)
+                self.broker.cancel(order_id, now_ns, why)
         another = self._session is not None and self._session.date != session.date
         # At a start within a session what was halted in it is, until the stream says otherwise.
         if another or self.broker.account.last_ts_ns < session.open_ns:
@@ -509,14 +512,16 @@ class LiveEnv:
             self.broker.record(self.broker.ending([Cause.DAILY_LOSS], why, session.open_ns))
 
     def _expire_orders(self, session: Session) -> None:
-        """Cancel orders of a day whose close nobody saw: they were for their own session."""
-        left = [
-            each
-            for each in self.broker.account.working_orders.values()
-            if each.order.ts_ns < session.open_ns
-        ]
-        if left:
-            self.broker.record(self.broker.cancellations(left, session.open_ns, "expired"))
+        """Cancel orders of a day whose close nobody saw: they were for their own session.
+
+        Also those that worked, where the style of fills is another one since: nothing steps them.
+        """
+        now_ns = max(session.open_ns, self.broker.account.last_ts_ns)
+        for order_id, waiting in list(self.broker.account.working_orders.items()):
+            if waiting.order.ts_ns < session.open_ns:
+                self.broker.cancel(order_id, now_ns, "expired")
+            elif waiting.order.leg_limits and not is_working(self._rules):
+                self.broker.cancel(order_id, now_ns, "execution.style is no longer working")
 
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""
@@ -622,7 +627,8 @@ class LiveEnv:
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept.
 
-        What is held stays listed, and so do the legs of an order that waits. A contract on something else is left out, and told in the log: it costs only itself.
+        What is held stays listed, and so do the legs of an order that waits. A contract on
+        something else is left out, and told in the log: it costs only itself.
         """
         told = list(contracts)
         listed = {c.symbol: c for c in told if c.is_on(underlying) and not c.is_adjusted}
@@ -900,6 +906,8 @@ class LiveEnv:
                 symbols += legs
         for fill in self.broker.fill_waiting(self._quotes(symbols), now_ns, self._spots()):
             self._note_worked(orders[fill.order_id], fill)
+        ended = [name for name in orders if name not in self.broker.account.working_orders]
+        self._over = frozenset(orders[name].underlying for name in ended) - self.worked.keys()
 
     def _note_worked(self, order: Order, fill: Fill) -> None:
         self.worked[order.underlying] = Worked(self._action_of(order), fill)
@@ -1378,6 +1386,8 @@ class LiveEnv:
         done = self.worked.get(underlying)
         if done is not None:
             return ActionResult(action, masked, done.fill, done.action)
+        if underlying in self._over:
+            return ActionResult(action, masked)  # It came too late, as where it was filled.
         waiting = self.broker.waiting_on(underlying)
         if waiting is not None:
             ordered = self._action_of(waiting.order)

@@ -125,7 +125,9 @@ def _work(
             trades, wanted = comes_to(lots, touch, limits, n_legs), orders.units[b]
         margin = margin_of_order(this, unit, rules, n_legs, lots, right, strike)
         effect = power_of_order(limits, margin, wanted, rules, fees, n_legs, lots, right)
-        power = round_usd(balances.cash[b] - balances.margin_used[b]) + orders.held[b] * wanted
+        # What does not trade now is cancelled or goes on at the new limit: all it held is free.
+        freed = orders.held[b] * orders.units[b]
+        power = round_usd(balances.cash[b] - balances.margin_used[b]) + freed
         affordable = (this == CLOSE and effect <= 0.0) or effect <= power
         if affordable and not trades:
             hold_back(orders, balances, b, held_per_unit(effect, wanted), unit * held)

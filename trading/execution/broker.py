@@ -490,7 +490,9 @@ class PaperBroker(Clearing):
         if order.leg_limits:
             matched = matched.at_limits(order)
         needed = self._effect(matched, margin)
-        available = self.account.buying_power + waiting.buying_power_per_unit * matched.units
+        # Of one that works what does not trade now is cancelled: all that it held is free for it.
+        freed = waiting.remaining if order.leg_limits else matched.units
+        available = self.account.buying_power + waiting.buying_power_per_unit * freed
         if not is_affordable(order, needed, available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None

@@ -125,7 +125,8 @@ def execute_command(
 
 def _as_written(account: Account, symbol: str) -> str:
     """Return the symbol that is meant, as it is held: `spy` is SPY."""
-    known = (*account.strategies, *account.suspensions, *account.positions)
+    ordered = [each.order.underlying for each in account.working_orders.values()]
+    known = (*account.strategies, *account.suspensions, *account.positions, *ordered)
     name = symbol.strip()
     return next((each for each in known if each.upper() == name.upper()), name)
 
@@ -235,7 +236,10 @@ def _close(
     broker: PaperBroker, command: Command, now_ns: int, equity: float | None
 ) -> tuple[str, list[Event]]:
     account, symbol = broker.account, command.symbol
-    held = account.strategies.get(symbol)
+    held, waiting = account.strategies.get(symbol), broker.waiting_on(symbol)
+    if held is None and waiting is not None:
+        said = f"{waiting.order.order_id} is cancelled: it was to open on {symbol}"
+        return said, broker.cancellations([waiting], now_ns, "cancelled by the owner")
     if held is None:
         position = account.positions.get(symbol)
         open_now = ", ".join(account.strategies) or "nothing"

@@ -398,7 +398,7 @@ class Account:
             self.commands[event.key] = event
             while len(self.commands) > _KEYS_KEPT:
                 del self.commands[min(self.commands, key=lambda k: self.commands[k].number)]
-        if event.command is OwnerCommand.CLOSE:
+        if event.command is OwnerCommand.CLOSE and event.symbol in self.strategies:
             self.closing[event.symbol] = event.why
         elif event.command in (OwnerCommand.HALT, OwnerCommand.RESUME):
             self.closing.clear()

@@ -379,7 +379,7 @@ class MarketDirectory:
         self._subscribed = names
 
     def _by_need(self) -> list[str]:
-        """Return the subscriptions of all that is listed: what is needed, then what matters most."""
+        """Return the subscriptions of all that is listed: held or ordered, then what matters."""
         today = self._today
         needs: dict[str, tuple[bool, bool, float, str]] = {}
         for underlying in self._env.underlyings:
@@ -403,7 +403,7 @@ class MarketDirectory:
         }
 
     def _tell_needs(self) -> None:
-        """Tell anew what is needed most, where an underlying has moved or what is held or ordered is another.
+        """Tell anew what is needed most: a price has moved, or other contracts are held or ordered.
 
         It decides whose quotes a feed carries that many read, see `trading.feed`.
         """

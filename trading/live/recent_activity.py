@@ -240,6 +240,8 @@ class RecentActivity:
                 told["filled"] = outcome.result.order_id
             elif outcome is not None and outcome.waits:
                 told["waits"] = outcome.waits
+            if outcome is not None and outcome.ordered is not None:
+                told["ordered"] = int(outcome.ordered)
             _put(self._decisions, self._decided, told, MOST_DECISIONS)
 
     def _learn(self, report: dict[str, Any]) -> None:

@@ -71,9 +71,8 @@ class _RecordedEnv:
             self._recorder.bar(bar)
         return accepted
 
-    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> TimeStep:
-        told = (now_ns, session) if trades else (now_ns, session, False)
-        observed = self._env.close_bar(*told)
+    def close_bar(self, now_ns: int, session: Session) -> TimeStep:
+        observed = self._env.close_bar(now_ns, session)
         prices = {symbol: self._env.spot(symbol) for symbol in self._env.symbols}
         self._recorder.close_bar(now_ns, prices)
         return observed

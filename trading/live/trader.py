@@ -410,7 +410,7 @@ class Trader:
         broker = self.env.broker
         account = broker.account
         standing = account.restrictions.get(Cause.UNATTENDED)
-        if standing is None and not account.strategies:
+        if standing is None and not account.strategies and not account.working_orders:
             return
         market_ns, opened_ns = None, 0
         if self._settings.wall_clock:

@@ -5,17 +5,23 @@ import { chance, clock, number, signedUsd, symbolName, trend, usd, words, signed
 
 const HOLD = 0;
 
-function outcome(each) {
+function filled(each, names) {
+  const order = each.ordered === undefined ? "filled" : `${words(names[each.ordered])} filled`;
+  const kept = each.ordered === undefined || each.action === HOLD || each.action === each.ordered;
+  return kept ? `${order}, ${each.filled}` : `too late: ${order}, ${each.filled}`;
+}
+
+function outcome(each, names) {
   if (each.late) return ["near", "too late to trade in"];
   if (each.masked) return ["near", "not allowed: held"];
   if (each.refused) return ["down", `refused, ${words(each.refused[1])}: ${each.refused[2]}`];
-  if (each.filled) return ["up", `filled, ${each.filled}`];
+  if (each.filled) return ["up", filled(each, names)];
   if (each.waits) return ["", `works, ${each.waits}`];
   return ["", each.action === HOLD ? "held" : "nothing to trade"];
 }
 
 function Row({ each, names }) {
-  const [tone, said] = outcome(each);
+  const [tone, said] = outcome(each, names);
   const others = each.best.filter(([action]) => action !== each.action).slice(0, 3);
   return html`<tr>
     <td>${clock(each.t)}</td>
