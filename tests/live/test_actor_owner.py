@@ -1,6 +1,8 @@
 """The live market's own side of the owner's commands; its actor runs here without Ray around it."""
 
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -157,6 +159,30 @@ def test_faults_of_disks_and_a_busy_trader_leave_the_owner_a_hearing(
         assert not waiting.cancelled()
     assert not ask(journal, Command(OwnerCommand.HALT, "alice"), WAIT_S).refused
     assert live.status()["account"]["trading_state"] == "HALTED"
+
+
+def test_who_asks_the_vendor_again_does_not_hang(
+    live: LiveMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of many symbols may wait so for longer than `safety.hang_s`."""
+    silent_s: list[float] = []
+
+    def busy(*_: object) -> None:
+        time.sleep(0.5)
+        silent_s.append(live._silent_s())
+        assert live._rest is not None
+        elsewhere = threading.Thread(target=live._rest._transport._pause, args=(0.01,))
+        elsewhere.start()
+        elsewhere.join()
+        silent_s.append(live._silent_s())
+        live._rest._transport._pause(0.01)
+        silent_s.append(live._silent_s())
+        raise OwnerRefused("waited")
+
+    monkeypatch.setattr(assembly, "champion_change", lambda *_: busy)
+    assert "waited" in live.control(Command(OwnerCommand.ROLLBACK, "alice"))[0]
+    busy_s, beside_s, waited_s = silent_s
+    assert waited_s < 0.5 <= busy_s < beside_s
 
 
 def test_without_its_secrets_it_waits_and_holds_none(

@@ -721,7 +721,9 @@ class LiveMarket:
         self._noted = assembly.champion_notes(settings)
         assembly.check_begun_with(self._plugins, assembly.chosen_plugins(settings))
         with (
-            RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
+            RestClient(
+                self._endpoint.rest_url, self._endpoint.api_key, pause=self._pause_for_vendor
+            ) as rest,
             self._open_journal() as journal,
             StreamClient(
                 assembly.stream_settings(settings, self._endpoint), seed=settings.seed
@@ -730,6 +732,15 @@ class LiveMarket:
         ):
             self._stream, self._recorder, self._rest = stream, recorder, rest
             self._run(self._make_trader(rest, journal, stream, recorder))
+
+    def _pause_for_vendor(self, seconds: float) -> None:
+        """Wait before the vendor is asked again; a trading thread that waits so does not hang.
+
+        A session of many symbols may wait for minutes while the vendor answers nothing.
+        """
+        time.sleep(seconds)
+        if self._trader is not None and threading.current_thread() is self._thread:
+            self._trader.pulse.go_on()
 
     def _make_trader(
         self, rest: RestClient, journal: Journal, stream: StreamClient, recorder: Recorder | None

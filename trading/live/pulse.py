@@ -22,6 +22,11 @@ class Pulse:
         """Note that the loop goes round."""
         self._beat_s = self._clock()
 
+    def go_on(self) -> None:
+        """Note that the loop waits for something and does not hang, where there is a loop."""
+        if self._beat_s is not None:
+            self.beat()
+
     def rest(self) -> None:
         """Note that the loop has ended, and is missed no more."""
         self._beat_s = None
