@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -18,10 +19,12 @@ import pytest
 from tests.feed.vendor import KEYS, Vendor, play
 from tests.ports import free_port
 from tests.waits import WAIT_S
+from trading.app import cluster_feed as module
 from trading.app.cluster_feed import (
     FEED_NAMESPACE,
     ClusterFeed,
     FeedActor,
+    FeedEnding,
     StoppedOrMoved,
     cluster_feed,
     feed_moved,
@@ -120,6 +123,8 @@ def test_it_ends_with_the_last_reader_and_when_none_is_heard_of() -> None:
     for reader in ("a", "b"):
         feed.hold(reader, settings.credentials, 0)
     assert (feed.let_go("a"), feed.let_go("b")) == (False, True)
+    with pytest.raises(FeedEnding):
+        feed.hold("c", None, 0)
     feed.close()
     feed = FeedActor(without_secrets(settings), lambda: "127.0.0.1", ended.set, forgotten_s=1.0)
     feed.hold("a", settings.credentials, 0)
@@ -212,6 +217,40 @@ def test_applications_of_a_cluster_have_one_feed_that_comes_back_where_it_was() 
         assert ours.url == f"http://127.0.0.1:{settings.feed.port}"
 
 
+def test_a_feed_that_is_ending_is_left_for_the_next_one_and_one_that_hangs_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    made: list[str] = []
+    killed: list[object] = []
+
+    def feed_actor(_: Settings) -> object:
+        made.append(f"feed {len(made) + 1}")
+        calls = {
+            name: SimpleNamespace(remote=lambda *_, of=(made[-1], name): of)
+            for name in ("where", "let_go", "close")
+        }
+        return SimpleNamespace(**calls)
+
+    def get(asked: tuple[str, str], timeout: float) -> object:
+        feed, method = asked
+        if feed == "feed 1":
+            raise ray.exceptions.RayTaskError("where", "", FeedEnding("it is ending"))
+        if method == "close":
+            raise ray.exceptions.GetTimeoutError("no answer")
+        return True if method == "let_go" else ("http://10.0.0.1:8765", "a node")
+
+    here = SimpleNamespace(get_node_id=lambda: "a node")
+    monkeypatch.setattr(module, "_feed_actor", feed_actor)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda actor, **_: killed.append(actor))
+    with cluster_feed(settings_of()) as feed:
+        assert feed.url == "http://10.0.0.1:8765" and made == ["feed 1", "feed 2"]
+    assert len(killed) == 1
+
+
 @contextmanager
 def listening() -> Iterator[socket.socket]:
     """Something else that has a port."""
@@ -293,7 +332,8 @@ def test_while_a_port_is_waited_for_nobody_else_is_held_up_nor_told_another_caus
         assert actor.begins.wait(WAIT_S)
         held.append(pool.submit(actor.hold, "b", settings.credentials, port))
         assert actor.asked["b"].wait(WAIT_S)
-        assert pool.submit(actor.let_go, "c").result(WAIT_S)
+        actor._readers.hear("d")
+        assert not pool.submit(actor.let_go, "c").result(WAIT_S)
         pool.submit(actor.close).result(WAIT_S)
         assert not any(each.done() for each in held)
         actor.goes_on.set()

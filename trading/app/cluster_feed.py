@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
 from trading.app.handles import FeedHandle
 from trading.app.holders import FORGOTTEN_S, HELD_EVERY_S, Holders
-from trading.app.waiting import StopRequested, unless_stopped
+from trading.app.waiting import StoppedOr, StopRequested, unless_stopped
 from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import ConfigError, StreamError, TradingError
@@ -32,7 +32,6 @@ log = get_logger(__name__)
 
 FEED_NAMESPACE = "trading-feed"
 """Ray namespace of the actors, which accounts have in common."""
-_LOOK_S = 0.1
 _START_TIMEOUT_S = 300.0
 _PORT_WAIT_S = 15.0
 """For the process that listened there before, which may live some seconds longer."""
@@ -86,6 +85,10 @@ class StartFailure(NamedTuple):
     at_s: float
     """By the monotonic clock."""
     reason: str
+
+
+class FeedEnding(StreamError):
+    """The last application has let go of it just now: the next feed is another actor."""
 
 
 class FeedActor:
@@ -170,7 +173,8 @@ class FeedActor:
         with self._lock:
             if self._feed is None:
                 return ""
-            self._readers.hear(reader)
+            if not self._readers.hear(reader):
+                raise FeedEnding("it is ending")
             return self._url
 
     def _check_failure(self, port: int, asked_s: float) -> None:
@@ -305,8 +309,11 @@ class ClusterFeed:
             return  # It died, and was not made anew.
         try:
             if ray.get(actor.let_go.remote(self._reader), timeout=CALL_TIMEOUT_S):
-                ray.get(actor.close.remote(), timeout=CALL_TIMEOUT_S)
-                ray.kill(actor, no_restart=True)
+                try:
+                    ray.get(actor.close.remote(), timeout=CALL_TIMEOUT_S)
+                finally:
+                    # It lets nobody in any more: those that come find another one.
+                    ray.kill(actor, no_restart=True)
         except ray.exceptions.RayError as error:
             log.warning("the feed did not hear the end", reason=str(error).splitlines()[0])
 
@@ -337,15 +344,19 @@ class ClusterFeed:
                 if url:
                     return FeedAddress(url, node)
                 credentials = self._vendor_keys()
+                continue
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, TradingError):
-                    raise error.cause from None
-                raise StreamError(f"the cluster's feed failed: {error}") from error
+                reason: Exception = error.cause
+                if not isinstance(reason, TradingError):
+                    raise StreamError(f"the cluster's feed failed: {error}") from error
+                if not isinstance(reason, FeedEnding):
+                    raise reason from None
             except ray.exceptions.RayError as error:
-                if isinstance(error, ray.exceptions.ActorDiedError):
-                    self._actor, credentials = None, None
-                if self._stop.wait(0.2) or time.monotonic() > deadline:
-                    raise StreamError(f"the cluster's feed gives no answer: {error}") from error
+                reason = error
+            if isinstance(reason, FeedEnding | ray.exceptions.ActorDiedError):
+                self._actor, credentials = None, None
+            if self._stop.wait(0.2) or time.monotonic() > deadline:
+                raise StreamError(f"the cluster's feed gives no answer: {reason}") from reason
 
     def _vendor_keys(self) -> CredentialSettings:
         """Return what the actor has to know of this application's secrets, and nothing else."""
@@ -428,26 +439,12 @@ def reading_the_clusters(
             raise feed_moved(feed)
 
 
-class StoppedOrMoved(threading.Event):
+class StoppedOrMoved(StoppedOr):
     """Set with another event, or when a feed is no longer where it was."""
 
     def __init__(self, stop: threading.Event, feed: ClusterFeed) -> None:
-        super().__init__()
-        self._other, self._feed, self._before = stop, feed, feed.url
-
-    def is_set(self) -> bool:
-        """Whether the end has come."""
-        return super().is_set() or self._other.is_set() or self._feed.url != self._before
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until it is set, or time is up."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.is_set():
-            left_s = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
-            if left_s <= 0.0:
-                return False
-            self._other.wait(left_s)
-        return True
+        before = feed.url
+        super().__init__(stop, lambda: feed.url != before)
 
 
 def feed_moved(feed: ClusterFeed) -> StreamError:

@@ -1,5 +1,6 @@
 """Waits that end when the application is told to stop, whatever it is that does not come."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -23,6 +24,36 @@ class StopRequested(TradingError):
 
     def __init__(self, awaited: str) -> None:
         super().__init__(f"told to stop while it waited for {awaited}")
+
+
+class StoppedOr(threading.Event):
+    """Set with another event, or while something else is so.
+
+    Parameters
+    ----------
+    stop
+        The other event.
+    other
+        Whether it is so; asked again and again.
+    """
+
+    def __init__(self, stop: threading.Event, other: Callable[[], bool]) -> None:
+        super().__init__()
+        self._stop, self._is_so = stop, other
+
+    def is_set(self) -> bool:
+        """Whether the end has come."""
+        return super().is_set() or self._stop.is_set() or self._is_so()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is set, or time is up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left_s = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
+            if left_s <= 0.0:
+                return False
+            self._stop.wait(left_s)
+        return True
 
 
 @contextmanager
@@ -191,8 +222,8 @@ def await_room(
     rooms: list[Any] = [placement_group(group) for group in groups]
     try:
         # Not by the group's own `wait`: it takes whole seconds, so it returns at once for less, and
-        # what it asks stays on the head until there is room.
-        while placement_group_table(rooms[0])["state"] != "CREATED":
+        # what it asks stays on the head until there is room. The table may know nothing of one yet.
+        while placement_group_table(rooms[0]).get("state") != "CREATED":
             if stopped():
                 raise StopRequested(awaited)
             time.sleep(_POLL_S)
