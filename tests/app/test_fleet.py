@@ -23,7 +23,7 @@ from trading.app.strategy_process import StrategyStart
 from trading.app.waiting import StopRequested
 from trading.config import Settings, absolute_paths, load_settings
 from trading.errors import ConfigError
-from trading.execution.lease import AccountLease
+from trading.execution.lease import AccountLease, holder_of
 from trading.feed.embedded import reading_from
 from trading.live import assembly
 from trading.live.actor import Progress
@@ -194,7 +194,7 @@ class Learner:
     """In place of the hold on a shared learner: whom it is of, and whether it is held."""
 
     def __init__(self, common: Settings, strategies: Mapping[str, Settings]) -> None:
-        self.address = SharedLearnerAddress("together")
+        self.address = SharedLearnerAddress("together", "terms")
         self.held = True
 
     def check(self) -> None:
@@ -213,10 +213,10 @@ def test_strategies_that_share_a_learner_are_claimed_together(
         "strategies: {plain: , small: {learner: own}, still: }"
     )
     of = {name: load_settings(path, [f"strategy={name}"], {}) for name in NAMES}
+    common = load_settings(path, [], {})
     monkeypatch.setattr(module, "ClusterLearner", Learner)
     replicas = [
-        Fleet(Settings(), of, None, shown(), threading.Event(), "here", claim=True)
-        for _ in range(3)
+        Fleet(common, of, None, shown(), threading.Event(), "here", claim=True) for _ in range(3)
     ]
     for each in replicas[:2]:
         each._claim_one()
@@ -229,6 +229,11 @@ def test_strategies_that_share_a_learner_are_claimed_together(
     waits = threading.Thread(target=replicas[2]._claim_one, daemon=True)
     waits.start()
     until(lambda: replicas[2]._waiting == "no strategy is free: 3 of 3 taken")
+    # One of them ends: what shares its learner stays together with it.
+    both._supervisors["plain"].close(WAIT_S)
+    until(lambda: holder_of(both._journals["plain"]) is None)
+    waits.join(1.0)
+    assert waits.is_alive() and not replicas[2]._supervisors
     both.close()
     assert not both._learner.held
     until(lambda: set(replicas[2]._supervisors) == {"plain", "still"})

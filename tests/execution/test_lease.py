@@ -153,9 +153,11 @@ def test_of_several_accounts_the_first_that_is_free_is_taken(tmp_path: Path) -> 
     told: list[int] = []
     with AccountLease(journals["a"]), ExitStack() as stack:
         for name in ("b", "c"):
-            claimed = wait_for_any(journals, threading.Event(), told.append)
+            claimed = wait_for_any(
+                {name: [each] for name, each in journals.items()}, threading.Event(), told.append
+            )
             assert claimed is not None and claimed[0] == name
-            stack.enter_context(claimed[1])
+            stack.enter_context(claimed[1][0])
         assert told == []
 
 
@@ -171,14 +173,30 @@ def test_who_finds_no_free_account_is_told_and_takes_over_the_first_that_is_let_
             told.append(taken)
             held["b"].close()
 
-        claimed = wait_for_any(journals, threading.Event(), tell)
+        claimed = wait_for_any(
+            {name: [each] for name, each in journals.items()}, threading.Event(), tell
+        )
         assert claimed is not None
-        claimed[1].close()
+        claimed[1][0].close()
     assert (claimed[0], told) == ("b", [2])
 
 
 def test_who_is_told_to_stop_waits_no_longer_for_an_account(tmp_path: Path) -> None:
     stop = threading.Event()
     with AccountLease(tmp_path / "journal.sqlite"):
-        found = wait_for_any({"a": tmp_path / "journal.sqlite"}, stop, lambda _: stop.set())
+        found = wait_for_any({"a": [tmp_path / "journal.sqlite"]}, stop, lambda _: stop.set())
     assert found is None
+
+
+def test_what_is_taken_at_once_is_taken_whole_or_left(tmp_path: Path) -> None:
+    both, other = [tmp_path / "unit", tmp_path / "a.sqlite"], tmp_path / "b.sqlite"
+    journals = {"unit": both, "b": [other]}
+    with AccountLease(both[1]):
+        claimed = wait_for_any(journals, threading.Event(), lambda _: None)
+        assert claimed is not None and claimed[0] == "b"
+        assert holder_of(both[0]) is None, "it was let go of again"
+    claimed[1][0].close()
+    claimed = wait_for_any(journals, threading.Event(), lambda _: None)
+    assert claimed is not None and claimed[0] == "unit" and len(claimed[1]) == 2
+    for lease in claimed[1]:
+        lease.close()

@@ -37,9 +37,9 @@ from trading.app.up import (
     stop_signals,
 )
 from trading.app.waiting import StopRequested, unless_ending
-from trading.config import Settings, absolute_paths
+from trading.config import Settings, absolute_paths, shared_learner_checkpoints
 from trading.errors import ConfigError
-from trading.execution.lease import wait_for_any
+from trading.execution.lease import AccountLease, wait_for_any
 from trading.feed.embedded import embedded_feed, reading_from
 from trading.live import assembly
 from trading.logs import get_logger
@@ -214,6 +214,8 @@ class Fleet:
         self._fleet_states: Any = None
         self._feed: ClusterFeed | None = None
         self._learner: ClusterLearner | None = None
+        self._unit_leases: list[AccountLease] = []
+        """Of strategies that were claimed together, until all of them have ended."""
 
     def read(self, feed: ClusterFeed) -> None:
         """Let strategies that would connect to the vendor read this feed."""
@@ -296,6 +298,8 @@ class Fleet:
             each.join()
         if self._learner is not None:
             self._learner.close()
+        for lease in self._unit_leases:
+            lease.close()
 
     def check(self) -> None:
         """Raise what only a new process can mend.
@@ -339,10 +343,16 @@ class Fleet:
     def _claim_one(self) -> None:
         """Wait until a strategy is free, and trade that, with those that share its learner."""
         units = claimed_together(self._strategies)
-        firsts = {name: self._journals[name] for name in units}
-        claimed = wait_for_any(firsts, self._stop, self._wait_for)
+        # Those that share a learner have a lease of their own, for one of them may end before the
+        # others, whose replica would make another learner.
+        of_all = shared_learner_checkpoints(self._common)
+        taken = {
+            name: [*([of_all] if len(unit) > 1 else []), self._journals[name]]
+            for name, unit in units.items()
+        }
+        claimed = wait_for_any(taken, self._stop, self._wait_for)
         if claimed is not None:
-            name, lease = claimed
+            name, (*self._unit_leases, lease) = claimed
             self._waiting = ""
             first, *others = units[name]
             said = f"claimed the strategy {first}"

@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -167,14 +167,14 @@ def wait_for_lease(
 
 
 def wait_for_any(
-    journals: Mapping[str, Path], stop: threading.Event, tell: Callable[[int], None]
-) -> tuple[str, AccountLease] | None:
-    """Return the first lease of several accounts that is free, as soon as one is, and whose it is.
+    journals: Mapping[str, Sequence[Path]], stop: threading.Event, tell: Callable[[int], None]
+) -> tuple[str, list[AccountLease]] | None:
+    """Return the first leases of several that are free, as soon as they are, and their name.
 
     Parameters
     ----------
     journals
-        The accounts' journals by name, in the order in which they are tried.
+        What is taken at once, by name, in the order in which it is tried.
     stop
         Ends the waiting; it returns None then.
     tell
@@ -182,9 +182,11 @@ def wait_for_any(
     """
     told = False
     while not stop.is_set():
-        for name, journal in journals.items():
-            with contextlib.suppress(AccountLeased):
-                return name, AccountLease(journal)
+        for name, of_one in journals.items():
+            with contextlib.suppress(AccountLeased), contextlib.ExitStack() as stack:
+                leases = [stack.enter_context(AccountLease(each)) for each in of_one]
+                stack.pop_all()
+                return name, leases
         if not told:
             told = True
             tell(len(journals))
