@@ -114,6 +114,10 @@ def test_strategies_share_a_learner_whatever_their_symbols_money_and_limits(
             "{learning: {online: false}}",
             "learning.online = False ({file}): must be true where learner = shared",
         ),
+        (
+            "{execution: {style: working}}",
+            "execution.style = 'working' ({file}): working orders are part of what the network",
+        ),
         ("{policy: {trader: rules}}", "policy.trader = 'rules' ({file}): rules learn nothing"),
     ],
 )
@@ -125,6 +129,11 @@ def test_what_keeps_a_strategy_from_sharing_a_learner_is_named(
     assert said.startswith("strategies.second." + line.replace("{file}", file))
     if "must be true" not in line and "rules learn" not in line:
         assert "the strategy first, with which it shares a learner" in said
+
+
+def test_fills_of_other_styles_than_working_keep_nobody_from_sharing(tmp_path: Path) -> None:
+    changes = "{execution: {style: share_of_spread}}"
+    assert settings_from(tmp_path, SHARED % changes, "strategy=second").learner == "shared"
 
 
 def test_what_the_others_have_from_the_environment_differs_too(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from tests.app.test_shared_learner import SMALL, YAML
-from tests.waits import START_S
+from tests.waits import START_S, WAIT_S
 from trading.app import cluster_learner as module
 from trading.app.cluster_learner import ClusterLearner, learning_with_the_others
 from trading.app.shared_address import SharedLearnerAddress, claimed_together, with_the_others
+from trading.app.waiting import Heartbeat
 from trading.config import Settings, load_settings
 from trading.errors import ConfigError
 
@@ -110,11 +113,72 @@ def test_a_state_apart_from_the_others_shares_nothing(tmp_path: Path) -> None:
     apart = chosen.model_copy(update={"paths": paths})
     with (
         pytest.raises(ConfigError, match=r"the state of a is in .*run-001, apart from that"),
-        learning_with_the_others(apart, lambda: False),
+        learning_with_the_others(apart, threading.Event()),
     ):
         pass
 
 
 def test_who_learns_alone_asks_for_no_learner() -> None:
-    with learning_with_the_others(Settings(), lambda: False) as address:
-        assert address is None
+    stop = threading.Event()
+    with learning_with_the_others(Settings(), stop) as (address, until):
+        assert address is None and until is stop
+
+
+class Elsewhere(ClusterLearner):
+    """A hold on a learner that is lost whenever it is asked."""
+
+    made = 0
+    closed = False
+
+    def _made(self) -> Any:
+        self.made += 1
+        return SimpleNamespace(hold=SimpleNamespace(remote=lambda *_: None))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+        self.closed = True
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def arrived(*_: object) -> bool:
+        raise ray.exceptions.ActorDiedError
+
+    monkeypatch.setattr(Heartbeat, "is_lost", lambda *_: False)
+    monkeypatch.setattr(module, "arrived", arrived)
+    monkeypatch.setattr(module, "learner_options", lambda *_: {})
+    monkeypatch.setattr(module, "ClusterLearner", Elsewhere)
+    monkeypatch.setattr(module, "_JOIN_TIMEOUT_S", 0.5)
+
+
+@pytest.mark.usefixtures("lost")
+def test_trading_begins_without_a_learner_that_does_not_answer_and_ends_where_it_refuses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, wrong = threading.Event(), ConfigError(["learning.clip = 0.3: must be 0.2"])
+    held: list[Elsewhere] = []
+    with (
+        pytest.raises(ConfigError, match=r"learning\.clip = 0\.3"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        begin = Elsewhere.join
+        patch.setattr(
+            Elsewhere, "join", lambda own, stopped: (held.append(own), begin(own, stopped))
+        )
+        with learning_with_the_others(settings_of(tmp_path), stop) as (address, until):
+            (learner,) = held
+            assert address == learner.address and not until.is_set()
+            assert "does not answer; trading begins without it" in caplog.text
+            assert "it was lost and is made anew" in caplog.text
+            learner._refusal = wrong
+            assert until.wait(WAIT_S) and not stop.is_set()
+    assert learner.closed
+
+
+@pytest.mark.usefixtures("lost")
+def test_one_that_is_lost_again_and_again_is_made_anew_with_pauses(tmp_path: Path) -> None:
+    with closing(Elsewhere(*all_settings(tmp_path))) as learner:
+        until(lambda: learner.made > 1)
+        time.sleep(1.0)
+        assert learner.made == 2, "the next one is made two seconds later"

@@ -18,7 +18,12 @@ from tests.app.test_learning_loop import Live, run_until
 from tests.learning.experience import random_rollout
 from tests.waits import START_S, WAIT_S
 from trading.app.learning_loop import LearningLoop
-from trading.app.shared_address import SharedLearnerAddress, shared_settings
+from trading.app.shared_address import (
+    SharedLearnerAddress,
+    learner_terms,
+    shared_settings,
+    terms_digest,
+)
 from trading.app.shared_learner import Rejections, SharedChampion, SharedLearner
 from trading.app.shared_learning import SharedLearning, write_shared
 from trading.config import Settings, load_settings
@@ -96,7 +101,8 @@ def address(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SharedLe
     common = common.model_copy(
         update={"paths": common.paths.model_copy(update={"state_dir": tmp_path})}
     )
-    made = SharedLearnerAddress(f"test-{tmp_path.name}")
+    terms = terms_digest(learner_terms(strategies["a"]))
+    made = SharedLearnerAddress(f"test-{tmp_path.name}", terms)
     actor = (
         ray.remote(SharedLearner)
         .options(

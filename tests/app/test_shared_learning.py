@@ -1,26 +1,29 @@
 """What a strategy asks of the learner that it shares, by answers of a learner of this process."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from tests.learning.experience import SMALL
+from tests.learning.experience import SMALL, random_rollout
 from trading.app import shared_learner
 from trading.app import shared_learning as module
-from trading.app.shared_address import SharedLearnerAddress
+from trading.app.shared_address import SharedLearnerAddress, learner_terms, terms_digest
 from trading.app.shared_learner import Heard, News, SharedChampion, SharedLearner
 from trading.app.shared_learning import SharedLearning
-from trading.config import Settings
-from trading.errors import CheckpointError
+from trading.config import Settings, load_settings
+from trading.errors import CheckpointError, ConfigError, LearningError
 from trading.execution.events import PromotedBy
 from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import AccountChampion, Champion, ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
+from trading.learning.online import LearnerReport, OnlineLearner
 from trading.learning.policy import Policy
 
+RUN = SharedLearner._run
 AT_TWO = AccountChampion(2, 1, 2, 1)
 
 
@@ -73,8 +76,25 @@ def manager(tmp_path: Path) -> ChampionManager:
     return made
 
 
-def learning(manager: ChampionManager) -> SharedLearning:
-    return SharedLearning(SharedLearnerAddress("of the test"), "a", manager, 1.0)
+def learning(manager: ChampionManager, *, settings: Settings | None = None) -> SharedLearning:
+    terms = terms_digest(learner_terms(settings or Settings()))
+    return SharedLearning(SharedLearnerAddress("of the test", terms), "a", manager, 1.0)
+
+
+def test_nothing_is_learned_nor_taken_up_where_the_learner_goes_by_other_settings(
+    learner: Learner, manager: ChampionManager
+) -> None:
+    learner.actor._learner = cast(OnlineLearner, SimpleNamespace(report=LearnerReport()))
+    learner.actor._champion = shared(1, "folder")
+    own = learning(manager, settings=load_settings(None, ["learning.clip=0.3"], {}))
+    own.learn(random_rollout(1, 6, 1))
+    own.follow(AT_TWO)
+    assert learner.actor._fragments.empty() and not manager.waiting
+    assert own.report.paused.startswith("the shared learner goes by other settings")
+    made = ChampionManager(ChampionStore(manager.champions.directory, 5, account_id="new"))
+    own = learning(made, settings=load_settings(None, ["learning.clip=0.3"], {}))
+    with pytest.raises(LearningError, match="goes by other settings"):
+        own.begin(AccountChampion(), lambda: False, lambda _: None)
 
 
 def test_weights_are_sent_where_they_can_be_taken_up(
@@ -135,6 +155,24 @@ def test_the_learner_is_told_the_champion_that_the_account_had(
     fallen = AccountChampion(2, 0, 3, 3) if taken_up else AccountChampion(1, 0, 2, 2)
     assert own.follow(fallen)
     assert learner.told == [("a", 2, 3) if taken_up else ("a", 1, 2)]
+
+
+def test_an_account_without_a_champion_waits_for_no_learner_whose_settings_are_wrong(
+    learner: Learner, manager: ChampionManager, tmp_path: Path
+) -> None:
+    class Wrong(SharedLearner):
+        def _begin(self, stack: ExitStack) -> NoReturn:
+            raise ConfigError(["env.size_levels = 3: must be 1"])
+
+    learner.actor.close()
+    made = ChampionManager(ChampionStore(tmp_path / "own", 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_learner, "_PAUSE_S", 0.0)
+        patch.setattr(shared_learner, "give_way", lambda _: None)
+        patch.setattr(SharedLearner, "_run", RUN)
+        learner.actor = Wrong(Settings())
+        with pytest.raises(LearningError, match=r"the shared learner: .*env\.size_levels = 3"):
+            learning(made).begin(AccountChampion(), lambda: False, lambda _: None)
 
 
 def test_an_account_without_a_champion_waits_for_the_learners_beside_champions_of_others(

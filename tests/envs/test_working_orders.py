@@ -33,7 +33,12 @@ from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Intent, QuoteView, Rejection, RejectReason
 from trading.execution.owner import Command, execute_command
 from trading.execution.states import TradingState
-from trading.live.assembly import model_config, observation_size, trading_rules
+from trading.live.assembly import (
+    check_before_trading,
+    model_config,
+    observation_size,
+    trading_rules,
+)
 from trading.live.status import working_orders as told_working_orders
 
 BATCH = 64
@@ -548,5 +553,7 @@ def test_the_settings_are_the_rules_of_training_and_of_the_account() -> None:
     several = ["execution.style=working", "env.underlyings_per_account=2"]
     with pytest.raises(ConfigError, match=r"execution.style: working .* set that to 1"):
         trading_rules(load_settings(overrides=several, environ={}))
+    with pytest.raises(ConfigError, match=r"execution.style: working .* set that to 1"):
+        check_before_trading(load_settings(overrides=several, environ={}))
     with pytest.raises(ConfigError, match=r"underlyings_per_account 2: .* set it to 1"):
         SimulatedOptionsVectorEnv(2, rules._replace(underlyings_per_account=2), DEFAULT_FEES)

@@ -22,9 +22,10 @@ from trading.app.shared_address import (
     fleet_name,
     learner_terms,
     shared_settings,
+    terms_digest,
     with_the_others,
 )
-from trading.app.waiting import Heartbeat, StopRequested, arrived
+from trading.app.waiting import Heartbeat, StoppedOr, StopRequested, arrived
 from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.logs import get_logger
@@ -32,6 +33,8 @@ from trading.logs import get_logger
 log = get_logger(__name__)
 
 _LOOK_S = 0.2
+_JOIN_TIMEOUT_S = 30.0
+"""For the learner's first word: an account that has a champion trades without it."""
 
 
 class ClusterLearner:
@@ -49,14 +52,14 @@ class ClusterLearner:
     """
 
     def __init__(self, common: Settings, strategies: Mapping[str, Settings]) -> None:
-        self.address = SharedLearnerAddress(fleet_name(common))
+        self._settings = without_secrets(shared_settings(common, strategies))
+        self._terms = learner_terms(self._settings)
+        self.address = SharedLearnerAddress(fleet_name(common), terms_digest(self._terms))
         self._options = {
             "name": self.address.name,
             "namespace": self.address.namespace,
             **learner_options(common, strategies),
         }
-        self._settings = without_secrets(shared_settings(common, strategies))
-        self._terms = learner_terms(self._settings)
         self._hang_s = max(each.safety.hang_s for each in strategies.values())
         self._application = uuid.uuid4().hex
         self._heartbeat = Heartbeat()
@@ -68,7 +71,9 @@ class ClusterLearner:
         self._thread = ray_threads.begin(self._keep, "learner's holder")
 
     def join(self, stopped: Callable[[], bool]) -> None:
-        """Wait until the learner has heard of this application.
+        """Wait until the learner has heard of this application, half a minute at most.
+
+        It is asked on after that: see `check`.
 
         Parameters
         ----------
@@ -82,10 +87,22 @@ class ClusterLearner:
         StopRequested
             `stopped` said so.
         """
+        deadline = time.monotonic() + _JOIN_TIMEOUT_S
         while not self._heard.wait(_LOOK_S):
             if stopped():
                 raise StopRequested("the shared learner")
+            if time.monotonic() >= deadline:
+                log.warning(
+                    "the shared learner does not answer; trading begins without it",
+                    reason=self._fault or "it is starting",
+                )
+                return
         self.check()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing can be learned by it: see `check`."""
+        return self._refusal is not None
 
     def check(self) -> None:
         """Raise why nothing can be learned by it.
@@ -120,9 +137,8 @@ class ClusterLearner:
     def _keep(self) -> None:
         """Say again and again that this application learns by it, until that ends or is refused."""
         while not self._stop.is_set() and self._refusal is None:
-            fault = ""
             try:
-                self._hold()
+                fault = self._hold()
             except StopRequested:
                 return
             except Exception as error:
@@ -130,20 +146,26 @@ class ClusterLearner:
             if fault and fault != self._fault:
                 log.error("the shared learner is not held", reason=fault)
             self._fault = fault
-            self._stop.wait(HELD_EVERY_S if self._heard.is_set() else _LOOK_S)
+            self._stop.wait(HELD_EVERY_S if fault or self._heard.is_set() else _LOOK_S)
 
-    def _hold(self) -> None:
-        """Say so once; have one that hangs started again, and make it anew where it is gone."""
+    def _hold(self) -> str:
+        """Say so once; have one that hangs started again, and make it anew where it is gone.
+
+        Why it was not heard, where that may last; else empty.
+        """
         import ray
 
         if self._heartbeat.is_lost(self._actor, time.monotonic(), self._hang_s):
             log.error("the shared learner hangs and is started again")
             ray.kill(self._actor, no_restart=False)
-            return
+            return ""
         asked = self._actor.hold.remote(self._application, self._terms)
         try:
             if not arrived(asked, "the shared learner", self._stop.is_set, CALL_TIMEOUT_S):
-                return
+                return (
+                    f"it gives no answer within {CALL_TIMEOUT_S:g} s: it has no room on the "
+                    "cluster yet, is starting, or is busy"
+                )
             if ray.get(asked):
                 self._heard.set()
         except ray.exceptions.RayTaskError as error:
@@ -152,10 +174,12 @@ class ClusterLearner:
                 raise error.cause from None
             self._refusal = error.cause
             self._heard.set()
-        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
+        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError) as error:
             self._actor = self._made()
+            return f"it was lost and is made anew: {' '.join(str(error).split())[:500]}"
         except ray.exceptions.ActorUnavailableError:
-            return  # Ray starts it again.
+            pass  # Ray starts it again.
+        return ""
 
     def _made(self) -> LearnerHandle:
         """Return the cluster's actor of that name, made beside this driver where there is none."""
@@ -187,11 +211,12 @@ def _warn(what: str, error: Exception) -> None:
 
 @contextmanager
 def learning_with_the_others(
-    settings: Settings, stopped: Callable[[], bool]
-) -> Iterator[SharedLearnerAddress | None]:
+    settings: Settings, stop: threading.Event
+) -> Iterator[tuple[SharedLearnerAddress | None, threading.Event]]:
     """Yield where one strategy finds the learner that it shares, with those elsewhere.
 
-    None where it has its own.
+    None where it has its own. With it comes what ends the strategy: `stop`, or the learner's
+    refusal, which may come while it trades.
 
     Raises
     ------
@@ -199,7 +224,7 @@ def learning_with_the_others(
         Its learner goes by other settings, or it is traded apart from the others.
     """
     if settings.learner != "shared":
-        yield None
+        yield None, stop
         return
     common, strategies = with_the_others(settings)
     learner = ClusterLearner(
@@ -208,7 +233,8 @@ def learning_with_the_others(
     try:
         with suppress(StopRequested):
             # What would learn by it ends at once then.
-            learner.join(stopped)
-        yield learner.address
+            learner.join(stop.is_set)
+        yield learner.address, StoppedOr(stop, lambda: learner.refuses)
+        learner.check()
     finally:
         learner.close()

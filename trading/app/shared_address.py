@@ -25,6 +25,8 @@ class SharedLearnerAddress(NamedTuple):
     """Name of the learner's actor, and the Ray namespace that the strategies have in common."""
 
     namespace: str
+    terms: str
+    """Digest of what the strategies there expect the learner to go by, see `terms_digest`."""
     name: str = SHARED_LEARNER
 
 
@@ -67,7 +69,15 @@ def shared_settings(common: Settings, strategies: Mapping[str, Settings]) -> Set
 
 def learner_terms(settings: Settings) -> dict[str, Any]:
     """Return what must be alike for all that share a learner, by key."""
-    return {key: value for key, value in settings.flat().items() if is_of_the_learner(key)}
+    terms = {key: value for key, value in settings.flat().items() if is_of_the_learner(key)}
+    # The network sees working orders; what else the style says is each account's own.
+    terms["execution.style is working"] = settings.execution.style == "working"
+    return terms
+
+
+def terms_digest(terms: Mapping[str, Any]) -> str:
+    """Return what differs where `learner_terms` differ."""
+    return hashlib.sha256(repr(sorted(terms.items())).encode()).hexdigest()[:16]
 
 
 def with_the_others(settings: Settings) -> tuple[Settings, dict[str, Settings]]:

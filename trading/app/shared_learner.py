@@ -20,9 +20,10 @@ from rich.console import Console
 
 from trading.app.algorithm import learnt_algorithm, online_rules
 from trading.app.display import Display
+from trading.app.driver import CALL_TIMEOUT_S
 from trading.app.held_out import HeldOutSessions
 from trading.app.holders import FORGOTTEN_S, Holders
-from trading.app.shared_address import learner_terms
+from trading.app.shared_address import learner_terms, terms_digest
 from trading.config import Settings
 from trading.errors import ConfigError, DataError
 from trading.execution.events import ChallengerRejected
@@ -48,6 +49,10 @@ _PAUSE_S = 10.0
 """Between two tries to begin, as where another application has the folder."""
 _REJECTIONS_KEPT = 256
 """For strategies that have not heard of them; of those before, nobody hears any more."""
+_OTHER_SETTINGS = (
+    "the shared learner goes by other settings than this strategy: set them alike, or end all "
+    "applications that learn by it, with the last of which it ends"
+)
 _IDENTITY = "identity"
 """File in the folder of checkpoints: another folder counts its champions anew."""
 
@@ -72,6 +77,8 @@ class Heard(NamedTuple):
     rejections: int = 0
     takes_champion: bool = True
     """Whether the strategy could take up a champion now: if not, it is sent none."""
+    terms: str = ""
+    """Digest of what it expects the learner to go by: where that differs, nothing is learned."""
 
 
 class News(NamedTuple):
@@ -91,6 +98,8 @@ class News(NamedTuple):
     """Live fragments learned from in this life, by strategy."""
     rollbacks: Mapping[str, int]
     """Champions that accounts went back from in this life, by strategy."""
+    is_final: bool
+    """Whether the fault is one of the settings, which no other try mends."""
 
 
 class Rejections:
@@ -146,7 +155,7 @@ class SharedLearner:
         self._settings = settings
         self._life = secrets.token_hex(4)
         self._fragments: queue.Queue[_Fragment | None] = queue.Queue()
-        self._fault = "it is starting"
+        self._fault, self._is_final = "it is starting", False
         self._learner: OnlineLearner | None = None
         self._report = LearnerReport()
         self._champion: SharedChampion | None = None
@@ -157,6 +166,7 @@ class SharedLearner:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._terms = learner_terms(settings)
+        self._digest = terms_digest(self._terms)
         self._holders = Holders(self._end, forgotten_s)
         self._thread = threading.Thread(target=self._run, name="shared-learner", daemon=True)
         self._thread.start()
@@ -206,7 +216,7 @@ class SharedLearner:
             if not heard.life:
                 heard = heard._replace(life=self._life, rejections=self._rejections.count)
             fragment = _Fragment(strategy, rollout, until_s, Future())
-            learns = self._learner is not None
+            learns = self._learner is not None and heard.terms == self._digest
             if learns:
                 self._fragments.put(fragment)
         if learns:
@@ -224,15 +234,17 @@ class SharedLearner:
             rejected = self._rejections.count
             known = {"": rejected, self._life: heard.rejections}.get(heard.life, 0)
             rejections = self._rejections.since(known)
+        fits = heard.terms == self._digest
         return News(
             self._life,
-            self._fault,
+            self._fault if fits else _OTHER_SETTINGS,
             learner.report if learner is not None else self._report,
-            champion if champion is not None and _is_news(heard, champion) else None,
+            champion if fits and champion is not None and _is_news(heard, champion) else None,
             rejections,
             rejected,
             dict(self._learned),
             dict(self._rollbacks),
+            self._is_final or not fits,
         )
 
     def rolled_back(self, strategy: str, champion: int, discarded: int) -> None:
@@ -250,16 +262,21 @@ class SharedLearner:
 
     def close(self) -> None:
         """End in order, with a last checkpoint."""
+        self._tell_to_stop()
+        self._thread.join()
+
+    def _tell_to_stop(self) -> None:
         self._stop.set()
         self._fragments.put(None)
-        self._thread.join()
 
     def _end(self) -> None:
         """End for good: those who held it have died."""
         import ray
 
         log.info("nobody learns by the shared learner any more")
-        self.close()
+        # What hangs does not keep it.
+        self._tell_to_stop()
+        self._thread.join(CALL_TIMEOUT_S)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _run(self) -> None:
@@ -274,6 +291,7 @@ class SharedLearner:
                     return
                 log.exception("the shared learner failed")
                 self._fault = " ".join(str(error).split())[:500] or type(error).__name__
+                self._is_final = isinstance(error, ConfigError)
             finally:
                 self._leave_out_the_rest()
             self._stop.wait(_PAUSE_S)
@@ -297,7 +315,7 @@ class SharedLearner:
         self._identity = folder_identity(settings.paths.checkpoints)
         with self._lock:
             self._champion = SharedChampion(present, why, self._identity)
-            self._learner, self._fault = learner, ""
+            self._learner, self._fault, self._is_final = learner, "", False
         log.info("the shared learner learns", champion=present.number, origin=learnt.origin)
         return learner, held_out, manager
 
@@ -353,7 +371,7 @@ class SharedLearner:
 
     def tell_phase(self, phase: str) -> None:
         """Note what the learner is at before it learns."""
-        self._fault = phase
+        self._fault, self._is_final = phase, False
         log.info("the shared learner", at=phase)
 
 

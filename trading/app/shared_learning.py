@@ -107,7 +107,8 @@ class SharedLearning:
         Raises
         ------
         LearningError
-            There is no learner, or the account's champion cannot be read.
+            There is no learner, it cannot learn by its settings, or the account's champion cannot
+            be read.
         """
         first: SharedChampion | None = None
         if self._manager.needs_first(account):
@@ -129,13 +130,16 @@ class SharedLearning:
         """Wait for the learner's champion; None where it is stopped."""
         told, since_s = "", time.monotonic()
         while not stopped():
-            news: News | None = self._ask("news", _NEWS_TIMEOUT_S, Heard())
+            asked = Heard(terms=self._address.terms)
+            news: News | None = self._ask("news", _NEWS_TIMEOUT_S, asked)
             if news is not None and news.champion is not None:
                 # The account begins with it: neither is it news again, nor what came before it.
                 number = news.champion.champion.number
                 self._heard = Heard(number, news.champion.folder, news.life, news.rejected)
                 return news.champion
             at = news.fault if news is not None else self.report.paused
+            if news is not None and news.is_final:
+                raise LearningError(f"the shared learner: {at}")
             if news is not None:
                 since_s = time.monotonic()
             elif time.monotonic() - since_s > _START_TIMEOUT_S:
@@ -176,7 +180,7 @@ class SharedLearning:
     def _asks(self) -> Heard:
         """Say what was heard, and whether a champion could be taken up: its weights are many."""
         takes = self._manager.may_offer and time.monotonic() >= self._again_s
-        return self._heard._replace(takes_champion=takes)
+        return self._heard._replace(takes_champion=takes, terms=self._address.terms)
 
     def _hear(self, news: News | None) -> None:
         self._asked_s = time.monotonic()

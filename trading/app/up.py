@@ -76,7 +76,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         read, until, shared = settings, stop, None
         if joins:
             read, until = stack.enter_context(reading_the_clusters(settings, stop))
-            shared = stack.enter_context(learning_with_the_others(settings, until.is_set))
+            shared, until = stack.enter_context(learning_with_the_others(settings, until))
         summary = run_application(
             read,
             display,

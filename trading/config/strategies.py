@@ -161,8 +161,16 @@ def differing_learners(
                     f"must be {theirs[each]!r} as of the strategy {other}, with which it shares a "
                     "learner; or say learner: own",
                 )
+        if (flat[_STYLE] == _WORKING) != (theirs[_STYLE] == _WORKING):
+            yield line(
+                _STYLE,
+                f"working orders are part of what the network sees, and the strategy {other}, with "
+                f"which it shares a learner, has {theirs[_STYLE]!r}: all of them take working, or "
+                "none; or say learner: own",
+            )
 
 
+_STYLE, _WORKING = "execution.style", "working"
 _OF_THE_LEARNER = ("model.", "env.", "policy.", "learning.", "market.")
 _OF_THE_ACCOUNT = ("learning.gate.max_drawdown_pct", "market.file", "learning.online")
 

@@ -260,17 +260,10 @@ def rules_by_limits(settings: Settings) -> "TradingRules":
     """
     from trading.envs.rewards import RiskMeasure
     from trading.envs.rules import TradingRules
-    from trading.errors import ConfigError
     from trading.execution.matching import FillStyle
 
-    risk, rows = settings.risk, settings.env.underlyings_per_account
-    if settings.execution.style == "working" and rows > 1:
-        raise ConfigError(
-            [
-                "execution.style: working is for accounts of training that trade one underlying, "
-                f"and env.underlyings_per_account is {rows}: set that to 1, or take another style"
-            ]
-        )
+    _check_working_orders(settings)
+    risk = settings.risk
     return TradingRules(
         initial_capital=settings.account.initial_capital,
         max_positions=settings.account.max_positions,
@@ -521,6 +514,19 @@ def check_plugins(settings: Settings) -> None:
         rule_based(settings, settings.seed)
 
 
+def _check_working_orders(settings: Settings) -> None:
+    from trading.errors import ConfigError
+
+    rows = settings.env.underlyings_per_account
+    if settings.execution.style == "working" and rows > 1:
+        raise ConfigError(
+            [
+                "execution.style: working is for accounts of training that trade one underlying, "
+                f"and env.underlyings_per_account is {rows}: set that to 1, or take another style"
+            ]
+        )
+
+
 def check_before_trading(settings: Settings) -> None:
     """Find out before anything starts that an account cannot trade, or could not learn.
 
@@ -529,10 +535,11 @@ def check_before_trading(settings: Settings) -> None:
     PluginError
         As of `check_plugins`.
     ConfigError
-        The gate has too few sessions.
+        The gate has too few sessions, or orders are to work in accounts of several underlyings.
     """
     from trading.learning.champion.gate_sessions import check_enough
 
+    _check_working_orders(settings)
     check_plugins(settings)
     check_enough(settings)
 

@@ -188,6 +188,6 @@ def _trade(settings: Settings, stop: threading.Event, traded: Callable[[], None]
     display = Display(Console(highlight=False), line_interval_s=_LINE_INTERVAL_S)
     with (
         reading_the_clusters(settings, stop) as (read, until),
-        learning_with_the_others(settings, until.is_set) as shared,
+        learning_with_the_others(settings, until) as (shared, ends),
     ):
-        display.summary(run_application(read, display, until, traded=traded, shared=shared))
+        display.summary(run_application(read, display, ends, traded=traded, shared=shared))
