@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,12 @@ from typing import Any
 import pytest
 import ray
 
+from tests.app.learner_actor import actor_of, process_of, until
 from tests.app.test_shared_learner import SMALL, YAML
-from tests.waits import START_S, WAIT_S
+from tests.waits import WAIT_S
 from trading.app import cluster_learner as module
 from trading.app.cluster_learner import ClusterLearner, learning_with_the_others
-from trading.app.shared_address import SharedLearnerAddress, claimed_together, with_the_others
+from trading.app.shared_address import claimed_together, with_the_others
 from trading.app.waiting import Heartbeat
 from trading.config import Settings, load_settings
 from trading.errors import ConfigError
@@ -33,31 +33,6 @@ def settings_of(folder: Path, *overrides: str, name: str = "a") -> Settings:
 
 def all_settings(folder: Path, *overrides: str) -> tuple[Settings, dict[str, Settings]]:
     return with_the_others(settings_of(folder, *overrides))
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + START_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
-def actor_of(address: SharedLearnerAddress) -> Any:
-    """The actor of that name; None where there is none."""
-    try:
-        return ray.get_actor(address.name, namespace=address.namespace)
-    except ValueError:
-        return None
-
-
-def process_of(address: SharedLearnerAddress) -> int | None:
-    """Its process; None while there is none."""
-    try:
-        actor = actor_of(address)
-        return actor and int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
-    except ray.exceptions.RayActorError:
-        return None
 
 
 @pytest.fixture

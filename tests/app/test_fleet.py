@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.test_strategies import THREE
-from tests.waits import WAIT_S
+from tests.waits import WAIT_S, until
 from trading.app import fleet as module
 from trading.app.cluster_feed import ClusterFeed
 from trading.app.display import Display
@@ -98,13 +97,6 @@ def fleet(strategies: dict[str, Settings], trades: Trades) -> Iterator[Fleet]:
 def shown(terminal: bool = False) -> FleetDisplay:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
     return FleetDisplay(console, NAMES)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def phase(fleet: Fleet, name: str) -> str:

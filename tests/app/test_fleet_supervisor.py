@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.test_strategies import THREE
-from tests.waits import WAIT_S
+from tests.waits import WAIT_S, until
 from trading.app import fleet, fleet_supervisor
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
@@ -78,13 +77,6 @@ class Closing(FleetSupervisor):
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as closed:
         yield closed
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_each_account_changes_hands_by_its_own_lease(

@@ -4,16 +4,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import pytest
 import ray
 
+from tests.app.learner_actor import process_of, until
 from tests.app.test_learning_loop import Live, run_until
 from tests.learning.experience import random_rollout
 from tests.waits import START_S, WAIT_S
@@ -139,19 +140,6 @@ def rejections(account: Account) -> list[ChallengerRejected]:
 def fragment(settings: Settings, seed: int) -> Rollout:
     rollout = random_rollout(seed, 6, 1, config=assembly.model_config(settings))
     return replace(rollout, rewards=rollout.rewards * np.float32(1e-3))
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + START_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
-def process_of(address: SharedLearnerAddress) -> int:
-    actor = ray.get_actor(address.name, namespace=address.namespace)
-    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
 
 
 def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without_it(

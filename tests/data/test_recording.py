@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.waits import WAIT_S
+from tests.waits import WAIT_S, until
 from trading.data.catalog import Catalog, Kind
 from trading.data.flatfile_import import flat_file_key, import_flat_file
 from trading.data.flatfiles import minute_bars_path, quotes_path
@@ -70,13 +68,6 @@ def quotes_of(session: RecordedSession) -> list[OptionQuote]:
     columns = [column.tolist() for column in session.quotes[1:7]]
     symbols = [session.contracts[i].symbol for i in session.quotes.contract.tolist()]
     return [OptionQuote(*each) for each in zip(symbols, *columns, strict=True)]
-
-
-def await_that(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def begin(recorder: Recorder, session: Session = MONDAY) -> None:
@@ -281,12 +272,12 @@ def test_the_next_session_is_recorded_once_the_disk_takes_it(tmp_path: Path) -> 
         begin(recorder)
         recorder.quote(told(CALLS[0].symbol, 0))
         recorder.quote(told(CALLS[0].symbol, 1))
-        await_that(lambda: any(folder.rglob("events-*")))
+        until(lambda: any(folder.rglob("events-*")))
         folder.rename(tmp_path / "away")
         folder.write_text("a file where the folder was")
         recorder.quote(told(CALLS[0].symbol, 2))
         recorder.quote(told(CALLS[1].symbol, 3))
-        await_that(lambda: recorder.failure)
+        until(lambda: recorder.failure)
         for number in range(4, 12):
             recorder.quote(told(CALLS[0].symbol, number))
         recorder.close_bar(MONDAY.close_ns)

@@ -1271,7 +1271,7 @@ class LiveEnv:
         return {each.order.underlying for each in waiting if each.order.intent is Intent.OPEN}
 
     def _look(self, u: int, greeks: F64, views: AccountViews) -> None:
-        """Write what is seen of an underlying and may be ordered in it, given `exposure` [3]."""
+        """Write what is seen and may be ordered, given the `greeks` [3] of all that is held."""
         rules, symbol = self._rules, self.symbols[u]
         market = self._markets[symbol]
         if self.broker.account.scale != 1.0:
