@@ -467,7 +467,7 @@ def test_reducing_keeps_an_order_to_close_and_a_halt_cancels_it(tmp_path: Path) 
 def test_a_daily_loss_cancels_an_order(tmp_path: Path) -> None:
     with desk(tmp_path, WORKING) as told:
         begun(told)
-        told.broker.on_bar({}, at(30.5), False, equity=1_000.0)
+        told.broker.on_bar({}, at(30.5), equity=1_000.0)
         assert told.broker.account.trading_state is TradingState.HALTED
         assert not told.broker.account.working_orders
         assert next_bar(told, 31) is None

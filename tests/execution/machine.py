@@ -22,6 +22,7 @@ from tests.execution.scene import (
     close_order,
     market,
     open_order,
+    trade_bar,
 )
 from tests.usual import fee_schedule, risk_limits
 from trading.errors import OwnerRefused
@@ -280,7 +281,7 @@ class TradingMachine(RuleBasedStateMachine):
     def bar(self) -> None:
         self.now_ns += 60 * SECOND_NS
         waiting = dict(self.broker.account.working_orders)
-        fills = self.broker.on_bar(self.quotes, self.now_ns)
+        fills = trade_bar(self.broker, self.quotes, self.now_ns)
         for filled in fills:
             order = waiting[filled.order_id].order
             if order.leg_limits:

@@ -1,9 +1,11 @@
 """A small market and orders for it, shared by the tests of the execution package."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.usual import risk_limits
 from trading.execution.broker import PaperBroker
+from trading.execution.events import Fill
 from trading.execution.fees import NO_FEES, FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.matching import FillStyle
@@ -136,3 +138,14 @@ def new_broker(
         style=style,
         working_steps=max(working_steps, 1),
     )
+
+
+def trade_bar(
+    broker: PaperBroker,
+    quotes: Mapping[str, QuoteView],
+    now_ns: int = NOW_NS,
+    spots: Mapping[str, float] | None = None,
+) -> list[Fill]:
+    """What a bar fills of the orders that wait, once the account is watched at its quotes."""
+    broker.on_bar(quotes, now_ns, spots=spots)
+    return broker.fill_waiting(quotes, now_ns, spots)

@@ -16,6 +16,7 @@ from tests.execution.scene import (
     new_broker,
     open_order,
     quote,
+    trade_bar,
 )
 from tests.usual import fee_schedule, risk_limits
 from trading.errors import DataError, JournalError, OrderError
@@ -122,8 +123,9 @@ def test_nothing_trades_outside_the_session(broker: PaperBroker) -> None:
     assert rejected(broker.submit(order, market(), False, NOW_NS)) is RejectReason.OUTSIDE_SESSION
     broker.submit(open_order(broker, "long_call", limit=3.0, day=True), market(), True, NOW_NS)
     cheaper = market() | {CALL_100: quote(2.8, 2.9)}
-    assert broker.on_bar(cheaper, NOW_NS, session_open=False) == []
-    assert len(broker.on_bar(cheaper, NOW_NS)) == 1
+    broker.on_bar(cheaper, NOW_NS)
+    assert broker.account.fills == 0
+    assert len(trade_bar(broker, cheaper)) == 1
 
 
 @pytest.mark.parametrize("symbol", ["QQQ", "O:SPY260116C00999000", "O:SPY1260116C00100000"])
@@ -190,12 +192,12 @@ def test_a_day_limit_waits_for_its_price_and_holds_its_buying_power(broker: Pape
     order = open_order(broker, "bull_call_debit", 3, limit=2.0, day=True)
     assert broker.submit(order, market(), True, NOW_NS) is None
     assert broker.account.buying_power == 10_000.0 - 600.0
-    assert broker.on_bar(market(), NOW_NS) == []
+    assert trade_bar(broker, market()) == []
     cheaper = market() | {CALL_100: quote(2.8, 2.9, size=2.0)}
-    (first,) = broker.on_bar(cheaper, NOW_NS)
+    (first,) = trade_bar(broker, cheaper)
     assert (first.units, first.premium) == (2, -380.0)
     assert broker.account.buying_power == 10_000.0 - 380.0 - 200.0
-    (second,) = broker.on_bar(cheaper, NOW_NS)
+    (second,) = trade_bar(broker, cheaper)
     assert (second.units, second.fill_id) == (1, "paper-1/3")
     assert broker.account.strategies["SPY"].units == 3
     assert broker.account.buying_power == broker.account.cash == 10_000.0 - 570.0
@@ -226,10 +228,10 @@ def test_limits_are_net_prices_of_the_style_of_fills(broker: PaperBroker) -> Non
     order = open_order(broker, "bull_call_debit", limit=2.03, day=True)
     assert broker.submit(order, market(), True, NOW_NS) is None
     locked = market() | {CALL_100: quote(3.0, 3.0)}
-    assert broker.on_bar(locked, NOW_NS) == []
-    assert broker.on_bar(market(), NOW_NS) == []
+    assert trade_bar(broker, locked) == []
+    assert trade_bar(broker, market()) == []
     narrower = market() | {CALL_100: quote(2.97, 3.03)}
-    (fill,) = broker.on_bar(narrower, NOW_NS)
+    (fill,) = trade_bar(broker, narrower)
     assert [leg.price for leg in fill.legs] == [3.01, 1.03]
     assert fill.premium == -198.0
 
@@ -414,7 +416,7 @@ def test_a_waiting_uncovered_sale_is_charged_the_margin_of_its_fill(tmp_path: Pa
     assert broker.submit(order, market(), True, NOW_NS) is None
     dearer = market() | {CALL_100: quote(3.3, 3.4, size=1.0)}
     for spot in (101.0, 103.0):
-        assert len(broker.on_bar(dearer, NOW_NS, spots={"SPY": spot})) == 1
+        assert len(trade_bar(broker, dearer, spots={"SPY": spot})) == 1
     held = broker.account.strategies["SPY"]
     assert held.units == 2
     # The first at its value of 3.35 in the second bar, the second at the 3.30 that it brought.

@@ -22,6 +22,7 @@ from tests.execution.scene import (
     new_broker,
     open_order,
     quote,
+    trade_bar,
 )
 from tests.usual import fee_schedule, risk_limits
 from trading.execution.broker import PaperBroker
@@ -149,7 +150,7 @@ def test_a_waiting_order_that_meets_a_quote_that_is_no_number_suspends() -> None
     with rich_broker() as broker:
         order = open_order(broker, "bull_call_debit", limit=1.0, day=True)
         assert broker.submit(order, market(), True, NOW_NS) is None
-        broker.on_bar(market() | {CALL_105: quote(math.nan, 1.0)}, NOW_NS)
+        trade_bar(broker, market() | {CALL_105: quote(math.nan, 1.0)})
         assert broker.account.suspended == {"SPY": RejectReason.NOT_A_NUMBER}
         assert not broker.account.working_orders
 

@@ -829,7 +829,7 @@ class LiveEnv:
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
         below = (account.peak_equity - equity) / self._capital
-        self.broker.on_bar(quotes, now_ns, False, equity=equity, spots=self._spots(), marks=marks)
+        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         rewards = self._rewards(changes, below, np.array(rewarded, dtype=np.int64))
         return TimeStep(self._views.observations.copy(), self._views.mask.copy(), rewards)

@@ -291,12 +291,11 @@ class PaperBroker(Clearing):
         self,
         quotes: Mapping[str, QuoteView],
         now_ns: int,
-        session_open: bool = True,
         equity: float | None = None,
         spots: Mapping[str, float] | None = None,
         marks: Mapping[str, float] | None = None,
-    ) -> list[Fill]:
-        """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
+    ) -> None:
+        """Mark to `quotes`, watch margin and losses; orders that wait trade by `fill_waiting`.
 
         What restricts trading then, and for how long, is the table in `states`. A drawdown under
         the champion also makes the one before it the account's champion again. `spots` as in
@@ -312,7 +311,6 @@ class PaperBroker(Clearing):
         worth = self.account.equity(self.marks) if equity is None else equity
         self.know_equity(worth, now_ns)
         self._watch_losses(worth, now_ns)
-        return self.fill_waiting(quotes, now_ns, spots) if session_open else []
 
     def fill_waiting(
         self,
